@@ -1,0 +1,2 @@
+//! The command a developer types.
+fn main() {}

@@ -1,0 +1,86 @@
+//! The boot channel: the control plane dials a sidecar (ALPN [`crate::ALPN_BOOT`]) and tells it which sessions to serve.
+//!
+//! TLS: the control plane shows a certificate of the CA that was baked into the pod at admission; the sidecar shows a
+//! self-signed one of the very key that its CSR asks a certificate for. Each [`Call`] is one bidirectional stream.
+//! [`Call::Enroll`] proves the sidecar by its pod-bound token; [`Call::Install`] makes it able to serve;
+//! [`Call::Announce`] replaces the *full* set of its sessions. All are idempotent: both replicas of the control plane
+//! do the same, and a set of an older revision than the last one is ignored.
+
+use serde::{Deserialize, Serialize};
+
+use crate::feature::Feature;
+
+/// What the control plane asks of a sidecar.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Call {
+    /// Who are you? Answered with [`Enrolled`].
+    Enroll {},
+    /// Here are your certificate and keys. Answered with [`Done`].
+    Install(Install),
+    /// These are all your sessions. Answered with [`Done`], or with `Refused` before an install.
+    Announce(Announce),
+}
+
+/// Who the sidecar is. The tail is its projected service account token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enrolled {
+    /// Certificate signing request (RFC 2986), DER; signed by the key of the TLS certificate shown.
+    #[serde(with = "serde_bytes")]
+    pub csr: Vec<u8>,
+    /// Whether a valid certificate is installed already.
+    #[serde(default)]
+    pub installed: bool,
+    /// What this sidecar can do, and how: for listings and logs.
+    #[serde(default)]
+    pub view: crate::control::View,
+}
+
+/// What a sidecar needs before it can serve.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Install {
+    /// Certificate chain, leaf first, DER each.
+    pub chain: Vec<serde_bytes::ByteBuf>,
+    /// Key of stateless resets (RFC 9000 §10.3), 32 bytes, the same for this pod for ever.
+    #[serde(with = "serde_bytes")]
+    pub reset_key: Vec<u8>,
+    /// Keys that gate tokens are checked with, newest first, 32 bytes each.
+    pub gate_keys: Vec<serde_bytes::ByteBuf>,
+}
+
+impl std::fmt::Debug for Install {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Install").field("chain", &self.chain.len()).finish_non_exhaustive()
+    }
+}
+
+/// The full set of a sidecar's sessions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announce {
+    /// Resource version up to which the control plane has seen Sessions.
+    pub revision: u64,
+    /// All of them, ≤ [`crate::limits::SESSIONS`].
+    pub sessions: Vec<Announcement>,
+}
+
+/// One session that the sidecar is to serve.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announcement {
+    /// SHA-256 of the client's public key (SubjectPublicKeyInfo, DER): 32 bytes.
+    #[serde(with = "serde_bytes")]
+    pub key_hash: Vec<u8>,
+    /// What it may do.
+    pub features: Vec<Feature>,
+    /// Seconds since 1970 at which it is suspended unless renewed.
+    pub expires_at: u64,
+    /// Seconds since 1970 at which it ends for good.
+    #[serde(default)]
+    pub deadline: u64,
+    /// Whose session it is, for logs.
+    #[serde(default)]
+    pub creator: String,
+}
+
+/// It is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {}

@@ -1,0 +1,35 @@
+//! The wire between mirrord's clients and sidecars: messages, framing, limits, route ids. No I/O.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`limits`] | every bound, in one table |
+//! | [`frame`] | length-prefixed frames: a self-describing header and a raw tail |
+//! | [`control`] | the first stream of a session: Hello, Rights, Close |
+//! | [`request`] | what a session may ask, one QUIC stream each |
+//! | [`reply`] | what comes back, and why not |
+//! | [`boot`] | how the control plane tells a sidecar which sessions to serve |
+//! | [`route`] | route ids and the layout of connection ids |
+//! | [`feature`] | what a session may be granted |
+#![forbid(unsafe_code)]
+
+pub mod boot;
+pub mod control;
+pub mod feature;
+pub mod frame;
+pub mod limits;
+pub mod path;
+pub mod reply;
+pub mod request;
+pub mod route;
+
+/// The domain of labels, annotations and API groups.
+pub const DOMAIN: &str = "mirrord.dev";
+
+/// ALPN of a session between a client and a sidecar (RFC 7301).
+pub const ALPN: &[u8] = b"mirrord/1";
+
+/// ALPN of the boot channel between the control plane and a sidecar.
+pub const ALPN_BOOT: &[u8] = b"mirrord-boot/1";
+
+/// Minor version spoken by this build. Additive: both ends use the smaller of the two.
+pub const VERSION: u16 = 1;
