@@ -8,6 +8,7 @@
 //! | [`request`] | what a session may ask, one QUIC stream each |
 //! | [`reply`] | what comes back, and why not |
 //! | [`boot`] | how the control plane tells a sidecar which sessions to serve |
+//! | [`packet`] | what a router may read of a QUIC packet |
 //! | [`route`] | route ids and the layout of connection ids |
 //! | [`feature`] | what a session may be granted |
 #![forbid(unsafe_code)]
@@ -17,6 +18,7 @@ pub mod control;
 pub mod feature;
 pub mod frame;
 pub mod limits;
+pub mod packet;
 pub mod path;
 pub mod reply;
 pub mod request;

@@ -1,0 +1,194 @@
+//! The certificate authority of an installation, and what it issues.
+
+use mirrord_protocol::{DOMAIN, route::RouteId};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, CidrSubnet, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints,
+};
+use rustls::pki_types::{
+    CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject,
+};
+use thiserror::Error;
+use time::OffsetDateTime;
+
+use crate::UnixTime;
+
+/// The name in the control plane's client certificate.
+pub const CONTROL_PLANE_NAME: &str = "boot.control.mirrord.dev";
+
+/// How long an authority lives, in seconds: 5 years.
+const AUTHORITY_LIFETIME: u64 = 5 * 365 * DAY;
+/// How long serving and control-plane certificates live, in seconds.
+const LEAF_LIFETIME: u64 = 90 * DAY;
+/// How far certificates are valid before they are issued, in seconds, for clocks that differ.
+const BACKDATED: u64 = 3600;
+const DAY: u64 = 24 * 3600;
+
+/// Why a certificate could not be issued or loaded.
+#[derive(Debug, Error)]
+pub enum AuthorityError {
+    /// Making or reading a certificate failed.
+    #[error("certificate: {0}")]
+    Certificate(#[from] rcgen::Error),
+    /// Not PEM, or not the expected item.
+    #[error("PEM: {0}")]
+    Pem(String),
+    /// The certificate isn't that of the key.
+    #[error("the CA certificate belongs to another key")]
+    KeyMismatch,
+    /// A moment that no certificate can express.
+    #[error("time {0} is out of range")]
+    Time(UnixTime),
+}
+
+/// A certificate with its private key, for TLS.
+#[derive(Debug)]
+pub struct Identity {
+    /// Leaf first, the authority not included.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// PKCS #8.
+    pub key: PrivateKeyDer<'static>,
+    /// When it must have been replaced.
+    pub not_after: UnixTime,
+}
+
+/// A certificate authority with its key.
+pub struct Authority {
+    certificate: CertificateDer<'static>,
+    certificate_pem: String,
+    key_pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    /// Makes a new authority, which can sign only the names of this crate's kinds.
+    ///
+    /// # Errors
+    /// See [`AuthorityError`].
+    pub fn create(now: UnixTime) -> Result<Self, AuthorityError> {
+        let key = KeyPair::generate()?;
+        let mut params = params("mirrord CA", now, AUTHORITY_LIFETIME)?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.name_constraints = Some(NameConstraints {
+            permitted_subtrees: ["svc".into(), format!("sidecar.{DOMAIN}"), format!("control.{DOMAIN}")]
+                .map(GeneralSubtree::DnsName)
+                .into(),
+            excluded_subtrees: [CidrSubnet::V4([0; 4], [0; 4]), CidrSubnet::V6([0; 16], [0; 16])]
+                .map(GeneralSubtree::IpAddress)
+                .into(),
+        });
+        let certificate = params.self_signed(&key)?;
+        Self::load(&certificate.pem(), &key.serialize_pem())
+    }
+
+    /// Loads an authority from what [`Self::certificate_pem`] and [`Self::key_pem`] gave.
+    ///
+    /// # Errors
+    /// See [`AuthorityError`].
+    pub fn load(certificate_pem: &str, key_pem: &str) -> Result<Self, AuthorityError> {
+        let certificate = CertificateDer::from_pem_slice(certificate_pem.as_bytes())
+            .map_err(|error| AuthorityError::Pem(error.to_string()))?;
+        let key = KeyPair::from_pem(key_pem)?;
+        let end_entity = webpki::EndEntityCert::try_from(&certificate)
+            .map_err(|error| AuthorityError::Pem(error.to_string()))?;
+        if !end_entity.subject_public_key_info().ends_with(rcgen::PublicKeyData::der_bytes(&key)) {
+            return Err(AuthorityError::KeyMismatch);
+        }
+        let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
+        Ok(Self { certificate, certificate_pem: certificate_pem.into(), key_pem: key_pem.into(), issuer })
+    }
+
+    /// The certificate, DER.
+    #[must_use]
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
+    /// The certificate, PEM.
+    #[must_use]
+    pub fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
+    }
+
+    /// The private key, PKCS #8 PEM: for the control plane's Secret only.
+    #[must_use]
+    pub fn key_pem(&self) -> &str {
+        &self.key_pem
+    }
+
+    /// A serving certificate of the webhook, for names below `svc`.
+    ///
+    /// # Errors
+    /// See [`AuthorityError`].
+    pub fn serving(&self, names: &[String], now: UnixTime) -> Result<Identity, AuthorityError> {
+        let mut params = params("mirrord webhook", now, LEAF_LIFETIME)?;
+        params.subject_alt_names = dns_names(names)?;
+        self.identity(params, ExtendedKeyUsagePurpose::ServerAuth, now + LEAF_LIFETIME)
+    }
+
+    /// The control plane's client certificate for the boot channel.
+    ///
+    /// # Errors
+    /// See [`AuthorityError`].
+    pub fn control_plane(&self, now: UnixTime) -> Result<Identity, AuthorityError> {
+        let mut params = params("mirrord control plane", now, LEAF_LIFETIME)?;
+        params.subject_alt_names = dns_names(&[CONTROL_PLANE_NAME.into()])?;
+        self.identity(params, ExtendedKeyUsagePurpose::ClientAuth, now + LEAF_LIFETIME)
+    }
+
+    /// The serving certificate of the sidecar of a route, for the key of its CSR (whose own wishes don't count).
+    ///
+    /// # Errors
+    /// See [`AuthorityError`]; a CSR whose signature doesn't hold is refused.
+    pub fn sidecar(
+        &self,
+        csr: &[u8],
+        route: RouteId,
+        now: UnixTime,
+        lifetime: u64,
+    ) -> Result<CertificateDer<'static>, AuthorityError> {
+        let mut request = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(csr))?;
+        request.params = params("mirrord sidecar", now, lifetime)?;
+        request.params.subject_alt_names = dns_names(&[route.server_name()])?;
+        request.params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        request.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        request.params.use_authority_key_identifier_extension = true;
+        Ok(request.signed_by(&self.issuer)?.der().clone())
+    }
+
+    fn identity(
+        &self,
+        mut params: CertificateParams,
+        usage: ExtendedKeyUsagePurpose,
+        not_after: UnixTime,
+    ) -> Result<Identity, AuthorityError> {
+        let key = KeyPair::generate()?;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![usage];
+        params.use_authority_key_identifier_extension = true;
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        Ok(Identity { chain: vec![certificate.der().clone()], key, not_after })
+    }
+}
+
+fn params(common_name: &str, now: UnixTime, lifetime: u64) -> Result<CertificateParams, AuthorityError> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    params.not_before = moment(now.saturating_sub(BACKDATED))?;
+    params.not_after = moment(now.saturating_add(lifetime))?;
+    Ok(params)
+}
+
+fn moment(time: UnixTime) -> Result<OffsetDateTime, AuthorityError> {
+    i64::try_from(time)
+        .ok()
+        .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())
+        .ok_or(AuthorityError::Time(time))
+}
+
+fn dns_names(names: &[String]) -> Result<Vec<rcgen::SanType>, AuthorityError> {
+    names.iter().map(|name| Ok(rcgen::SanType::DnsName(name.as_str().try_into()?))).collect()
+}
