@@ -1,0 +1,170 @@
+//! The kernel's calls that the layer itself makes, by syscall(2).
+//!
+//! The libc functions of the same names are what a front replaces: called from here they would come back to us. All
+//! unsafe code of this crate is in this module; what it offers is safe.
+#![expect(unsafe_code, reason = "system calls take raw pointers; this module keeps them to itself")]
+
+use std::{
+    ffi::{CStr, c_int, c_long},
+    fmt,
+    mem::{MaybeUninit, size_of},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+};
+
+/// An error of the kernel, by number.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Errno(pub c_int);
+
+impl fmt::Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        std::io::Error::from_raw_os_error(self.0).fmt(f)
+    }
+}
+
+impl fmt::Debug for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Errno({})", self.0)
+    }
+}
+
+impl std::error::Error for Errno {}
+
+/// What stat(2) says. `libc::stat` lies as the kernel's on x86-64 and aarch64.
+pub type Status = libc::stat;
+
+/// As the C library's `errno`.
+#[must_use]
+pub fn errno() -> c_int {
+    // SAFETY: it has no arguments and can't fail.
+    let place = unsafe { libc::__errno_location() };
+    // SAFETY: the C library promises this thread's own, valid `int` there.
+    unsafe { *place }
+}
+
+/// Sets the C library's `errno`.
+pub fn set_errno(number: c_int) {
+    // SAFETY: it has no arguments and can't fail.
+    let place = unsafe { libc::__errno_location() };
+    // SAFETY: as in `errno`; no reference to it is ever held.
+    unsafe { *place = number };
+}
+
+/// Makes the result of syscall(2) a `Result`.
+fn checked(result: c_long) -> Result<c_long, Errno> {
+    if result == -1 { Err(Errno(errno())) } else { Ok(result) }
+}
+
+fn length(result: c_long) -> Result<usize, Errno> {
+    checked(result).map(|count| usize::try_from(count).unwrap_or(0))
+}
+
+/// openat(2), never creating; the descriptor is closed at execve.
+///
+/// # Errors
+/// As the kernel says.
+pub fn open(path: &CStr, flags: c_int) -> Result<OwnedFd, Errno> {
+    let flags = flags | libc::O_CLOEXEC;
+    // SAFETY: `path` is NUL-terminated by its type; without O_CREAT the kernel reads no mode.
+    let result = unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags) };
+    owned(checked(result)?)
+}
+
+/// Takes over a descriptor that the kernel just gave us.
+fn owned(descriptor: c_long) -> Result<OwnedFd, Errno> {
+    let number = c_int::try_from(descriptor).map_err(|_| Errno(libc::EBADF))?;
+    // SAFETY: the callers pass what a system call just returned as new; nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// pread(2): fills as much of `buffer` as there is.
+///
+/// # Errors
+/// As the kernel says.
+pub fn read_at(file: BorrowedFd<'_>, buffer: &mut [u8], offset: i64) -> Result<usize, Errno> {
+    let (pointer, room) = (buffer.as_mut_ptr(), buffer.len());
+    // SAFETY: the kernel writes at most `room` bytes, into the exclusively borrowed buffer.
+    length(unsafe { libc::syscall(libc::SYS_pread64, file.as_raw_fd(), pointer, room, offset) })
+}
+
+/// read(2).
+///
+/// # Errors
+/// As the kernel says.
+pub fn read(file: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> {
+    let (pointer, room) = (buffer.as_mut_ptr(), buffer.len());
+    // SAFETY: as in `read_at`.
+    length(unsafe { libc::syscall(libc::SYS_read, file.as_raw_fd(), pointer, room) })
+}
+
+/// Writes a line to the program's stderr, and gives up where that fails.
+pub fn complain(line: &str) {
+    // SAFETY: the kernel reads `line.len()` bytes of a borrowed string.
+    unsafe { libc::syscall(libc::SYS_write, libc::STDERR_FILENO, line.as_ptr(), line.len()) };
+}
+
+/// fstat(2), of a number that needn't be open.
+///
+/// # Errors
+/// EBADF where it isn't, or as the kernel says.
+pub fn status(descriptor: c_int) -> Result<Status, Errno> {
+    let mut status = MaybeUninit::<Status>::uninit();
+    // SAFETY: the kernel writes one `struct stat` into the place we borrowed for it, or fails.
+    checked(unsafe { libc::syscall(libc::SYS_fstat, descriptor, status.as_mut_ptr()) })?;
+    // SAFETY: the call succeeded, so the kernel filled it in.
+    Ok(unsafe { status.assume_init() })
+}
+
+/// stat(2), which follows symbolic links.
+///
+/// # Errors
+/// As the kernel says.
+pub fn status_of(path: &CStr) -> Result<Status, Errno> {
+    let mut status = MaybeUninit::<Status>::uninit();
+    let place = status.as_mut_ptr();
+    // SAFETY: `path` is NUL-terminated by its type, and the kernel writes one `struct stat` into our place, or fails.
+    checked(unsafe { libc::syscall(libc::SYS_newfstatat, libc::AT_FDCWD, path.as_ptr(), place, 0) })?;
+    // SAFETY: the call succeeded, so the kernel filled it in.
+    Ok(unsafe { status.assume_init() })
+}
+
+/// Whether the process may execute a file: faccessat2(2) by effective ids, as execve(2) would judge.
+#[must_use]
+pub fn may_execute(path: &CStr) -> bool {
+    let asked = |number, flags: c_int| {
+        // SAFETY: `path` is NUL-terminated by its type; the call has no other pointer.
+        let answer = unsafe { libc::syscall(number, libc::AT_FDCWD, path.as_ptr(), libc::X_OK, flags) };
+        checked(answer)
+    };
+    match asked(libc::SYS_faccessat2, libc::AT_EACCESS) {
+        // Before Linux 5.8: by real ids.
+        Err(Errno(libc::ENOSYS)) => asked(libc::SYS_faccessat, 0).is_ok(),
+        answer => answer.is_ok(),
+    }
+}
+
+/// Whether a file has an extended attribute.
+#[must_use]
+pub fn has_attribute(path: &CStr, name: &CStr) -> bool {
+    let nowhere = std::ptr::null_mut::<u8>();
+    // SAFETY: both are NUL-terminated by type; with a size of 0 the kernel writes nothing (getxattr(2)).
+    unsafe { libc::syscall(libc::SYS_getxattr, path.as_ptr(), name.as_ptr(), nowhere, 0_usize) > 0 }
+}
+
+/// Real user and group of the process.
+#[must_use]
+pub fn identity() -> (u32, u32) {
+    // SAFETY: getuid(2) has no arguments and can't fail.
+    let user = unsafe { libc::syscall(libc::SYS_getuid) };
+    // SAFETY: getgid(2) has no arguments and can't fail.
+    let group = unsafe { libc::syscall(libc::SYS_getgid) };
+    (u32::try_from(user).unwrap_or(u32::MAX), u32::try_from(group).unwrap_or(u32::MAX))
+}
+
+/// The process, as the kernel knows it now: never cached, so right after any kind of fork.
+#[must_use]
+pub fn process() -> u32 {
+    // SAFETY: getpid(2) has no arguments and can't fail.
+    u32::try_from(unsafe { libc::syscall(libc::SYS_getpid) }).unwrap_or(0)
+}
+
+const _: () = assert!(size_of::<c_long>() == 8, "64-bit Linux only");
