@@ -3,15 +3,16 @@
 use mirrord_protocol::{DOMAIN, route::RouteId};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, CidrSubnet, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints,
+    ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, PublicKeyData,
 };
+use ring::hmac;
 use rustls::pki_types::{
     CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject,
 };
 use thiserror::Error;
 use time::OffsetDateTime;
 
-use crate::UnixTime;
+use crate::{KeyHash, UnixTime};
 
 /// The name in the control plane's client certificate.
 pub const CONTROL_PLANE_NAME: &str = "boot.control.mirrord.dev";
@@ -92,7 +93,7 @@ impl Authority {
         let key = KeyPair::from_pem(key_pem)?;
         let end_entity = webpki::EndEntityCert::try_from(&certificate)
             .map_err(|error| AuthorityError::Pem(error.to_string()))?;
-        if !end_entity.subject_public_key_info().ends_with(rcgen::PublicKeyData::der_bytes(&key)) {
+        if !end_entity.subject_public_key_info().ends_with(key.der_bytes()) {
             return Err(AuthorityError::KeyMismatch);
         }
         let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
@@ -157,6 +158,19 @@ impl Authority {
         Ok(request.signed_by(&self.issuer)?.der().clone())
     }
 
+    /// The key of a sidecar's stateless resets (RFC 9000 §10.3): the same for a route for ever, on all replicas, and
+    /// known only to who holds the authority's key.
+    #[must_use]
+    pub fn reset_key(&self, route: RouteId) -> [u8; 32] {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.issuer.key().serialize_der());
+        let mut context = hmac::Context::with_key(&key);
+        context.update(b"mirrord-reset-key");
+        context.update(&route.0);
+        let mut reset_key = [0; 32];
+        reset_key.copy_from_slice(context.sign().as_ref());
+        reset_key
+    }
+
     fn identity(
         &self,
         mut params: CertificateParams,
@@ -171,6 +185,15 @@ impl Authority {
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         Ok(Identity { chain: vec![certificate.der().clone()], key, not_after })
     }
+}
+
+/// The hash of the key that a CSR (DER) asks a certificate for.
+///
+/// # Errors
+/// See [`AuthorityError`]; a CSR whose signature doesn't hold is refused.
+pub fn request_key_hash(csr: &[u8]) -> Result<KeyHash, AuthorityError> {
+    let request = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(csr))?;
+    Ok(KeyHash::of(&request.public_key.subject_public_key_info()))
 }
 
 fn params(common_name: &str, now: UnixTime, lifetime: u64) -> Result<CertificateParams, AuthorityError> {

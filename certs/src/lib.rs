@@ -17,7 +17,7 @@ mod gate;
 mod self_signed;
 pub mod verify;
 
-pub use authority::{Authority, AuthorityError, CONTROL_PLANE_NAME, Identity};
+pub use authority::{Authority, AuthorityError, CONTROL_PLANE_NAME, Identity, request_key_hash};
 pub use gate::{GATE_TOKEN_BYTES, GateError, GateKey};
 pub use self_signed::{KEY_HASH_BYTES, KeyHash, SelfSigned, key_hash};
 
