@@ -1,0 +1,64 @@
+{{/* Names are fixed: the webhook's certificates and the parts themselves name each other by them, and two releases in one cluster would fight over the same pods. */}}
+
+{{- define "mirrord.labels" -}}
+{{ include "mirrord.selector" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | quote }}
+{{- end }}
+
+{{- define "mirrord.selector" -}}
+app.kubernetes.io/name: mirrord
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{- define "mirrord.image" -}}
+{{- $image := index .root.Values.images .image -}}
+{{- with .root.Values.images.registry }}{{ . }}/{{ end -}}
+{{ $image.repository }}:{{ $image.tag | default .root.Chart.AppVersion }}
+{{- end }}
+
+{{- define "mirrord.podSecurity" -}}
+runAsNonRoot: true
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "mirrord.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{/* Replicas on different nodes and zones where there are such; never Pending for it. */}}
+{{- define "mirrord.spread" -}}
+{{- range tuple "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
+- topologyKey: {{ . }}
+  maxSkew: 1
+  whenUnsatisfiable: ScheduleAnyway
+  labelSelector: {matchLabels: {app.kubernetes.io/name: mirrord, app.kubernetes.io/component: {{ $.component }}}}
+{{- end }}
+{{- end }}
+
+{{- define "mirrord.probes" -}}
+livenessProbe:
+  httpGet: {path: /livez, port: health}
+  periodSeconds: 10
+readinessProbe:
+  httpGet: {path: /readyz, port: health}
+  periodSeconds: 2
+{{- end }}
+
+{{/* Pod settings that both parts have. */}}
+{{- define "mirrord.placement" -}}
+{{- with .root.Values.images.pullSecrets }}
+imagePullSecrets: {{ toJson . }}
+{{- end }}
+{{- with .values.nodeSelector }}
+nodeSelector: {{ toJson . }}
+{{- end }}
+{{- with .values.tolerations }}
+tolerations: {{ toJson . }}
+{{- end }}
+topologySpreadConstraints:
+{{- include "mirrord.spread" . }}
+{{- end }}
