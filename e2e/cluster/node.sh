@@ -38,7 +38,7 @@ main() {
 # Every write below lands in $state or in memory: the programs keep their well-known paths, the host's folders stay as
 # they are.
 private_mounts() {
-  mount -t tmpfs tmpfs /run # first: mount(8) itself keeps notes in there
+  mount -n -t tmpfs tmpfs /run # first, and -n: mount(8) keeps notes in there
   mount -t proc proc /proc
   mkdir -p "$state"/{containerd,kubelet,pod-logs} /run/{state,var-lib/upper,var-lib/work}
   mount --bind "$state" /run/state
