@@ -1,0 +1,90 @@
+//! `CONFIGURATION.md`, made from the table of keys. A test compares; `BLESS=1` rewrites.
+
+use std::fmt::Write as _;
+
+use super::keys::{KEYS, Kind, below};
+use crate::environment::LOCAL;
+
+/// The reference as Markdown.
+#[must_use]
+pub fn markdown() -> String {
+    let mut text = String::from(HEAD);
+    for key in KEYS {
+        let mut kinds: Vec<&str> = key.kinds.iter().map(word).collect();
+        if !below(key.path).is_empty() {
+            kinds.push("object");
+        }
+        let _ =
+            writeln!(text, "| `{}` | {} | {} | {} |", key.path, kinds.join(", "), key.default, key.meaning);
+    }
+    text.push_str(VARIABLES);
+    text.push_str(ENVIRONMENT);
+    for rule in LOCAL {
+        let taken = if rule.never { "never" } else { "if included" };
+        let _ = writeln!(text, "| `{}` | {taken} | {} |", rule.names.join("` `"), rule.reason);
+    }
+    text
+}
+
+fn word(kind: &Kind) -> &'static str {
+    match kind {
+        Kind::Switch => "boolean",
+        Kind::Text => "string",
+        Kind::Choice(_) => "choice",
+        Kind::Words => "string or list",
+        Kind::Map => "map",
+    }
+}
+
+const HEAD: &str = "\
+# Configuration
+
+<!-- Made from src/config/keys.rs and src/environment.rs by `BLESS=1 cargo test -p mirrord`. -->
+
+`mirrord exec` reads the file named by `-f` or `MIRRORD_CONFIG_FILE`, else the nearest `.mirrord/mirrord.json` from the working
+directory up to the repository's root or the home directory. JSON; comments and trailing commas are allowed. Flags win over the
+file. An unknown key is an error. `mirrord verify-config` checks a file and prints what it means.
+
+| key | type | default | meaning |
+|---|---|---|---|
+";
+
+const VARIABLES: &str = "
+## Variables
+
+| variable | meaning |
+|---|---|
+| `MIRRORD_TARGET` | As `-t`. |
+| `MIRRORD_CONFIG_FILE` | As `-f`. |
+| `MIRRORD_PROGRESS_MODE` | `standard`, `off` (stderr is the program's alone) or `json`. |
+| `MIRRORD_LINGER_SECONDS` | How long the tunnel stays open for the next `exec`; 600, or 0 where `CI` is set. |
+| `MIRRORD_ALLOW_LOCAL` | `1`: programs that mirrord can't enter (static, set-user-ID) run locally instead of being refused. |
+| `MIRRORD_LAYER_FILE` | Another preload library than the one that came with `mirrord`. |
+| `MIRRORD_LOG` | Filter of the proxy's log, as in `mirrord=debug`. |
+";
+
+const ENVIRONMENT: &str = "
+## Variables that stay local
+
+The program's environment is the local one with the pod's over it, but for these variables. *Never* means that no configuration
+takes them from a pod: they would make the pod run code on this machine.
+
+| variables | taken from the pod | why |
+|---|---|---|
+";
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    #[test]
+    fn the_reference_is_up_to_date() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("CONFIGURATION.md");
+        let made = super::markdown();
+        if std::env::var_os("BLESS").is_some() {
+            fs::write(&path, &made).unwrap();
+        }
+        let kept = fs::read_to_string(&path).unwrap_or_default();
+        assert!(kept == made, "CONFIGURATION.md differs: BLESS=1 cargo test -p mirrord");
+    }
+}
