@@ -6,6 +6,13 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`layer`] | the layer of one process, and what its operations answer |
+//! | [`files`] [`network`] [`names`] [`exec`] | the operations |
+//! | [`rules`] | which paths are remote |
+//! | [`descriptors`] | what the program's remote descriptors are |
+//! | [`proxy`] | asks the proxy, over a connection per thread |
+//! | [`streams`] | reading a remote folder entry by entry |
+//! | [`paths`] | paths by their letters |
 //! | [`settings`] | what `mirrord exec` tells the layer, in one environment variable |
 //! | [`conversation`] | what layer and proxy say to each other (both ends use it) |
 //! | [`listing`] | how a remote folder's entries lie in its descriptor (both ends use it) |
@@ -13,7 +20,17 @@
 //! | [`sys`] | the kernel's calls that the layer itself makes |
 
 pub mod conversation;
+pub mod descriptors;
+pub mod exec;
+pub mod files;
+pub mod layer;
 pub mod listing;
+pub mod names;
+pub mod network;
+pub mod paths;
 pub mod program;
+pub mod proxy;
+pub mod rules;
 pub mod settings;
+pub mod streams;
 pub mod sys;

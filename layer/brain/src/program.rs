@@ -166,6 +166,57 @@ pub fn refusal_open(file: BorrowedFd<'_>) -> Option<Refusal> {
     }
 }
 
+/// The program that execvp(3) would start: the first in `PATH` that can be executed, of all variables in `environment`.
+pub fn find<'a, 'b>(
+    name: &'b CStr,
+    mut environment: impl Iterator<Item = &'a CStr>,
+    buffer: &'b mut [u8],
+) -> Option<&'b CStr> {
+    if name.to_bytes().contains(&b'/') {
+        return Some(name);
+    }
+    let list = environment.find_map(|variable| variable.to_bytes().strip_prefix(b"PATH="));
+    // As confstr(3) says of _CS_PATH.
+    for folder in list.unwrap_or(b"/bin:/usr/bin").split(|byte| *byte == b':') {
+        let folder = if folder.is_empty() { b"." } else { folder };
+        let Some(length) = write_path(&[folder, b"/", name.to_bytes()], buffer) else { continue };
+        let found = CStr::from_bytes_until_nul(&buffer[..length]).unwrap_or_default();
+        let is_file =
+            sys::status_of(found).is_ok_and(|status| status.st_mode & libc::S_IFMT == libc::S_IFREG);
+        if is_file && sys::may_execute(found) {
+            return CStr::from_bytes_until_nul(&buffer[..length]).ok();
+        }
+    }
+    None
+}
+
+/// A path by which the kernel finds what lies below an open folder.
+pub fn below<'b>(folder: i32, path: &CStr, buffer: &'b mut [u8]) -> Option<&'b CStr> {
+    let mut digits = [0; 12];
+    let mut rest = u32::try_from(folder).ok()?;
+    let mut start = digits.len();
+    loop {
+        start -= 1;
+        digits[start] = b'0' + u8::try_from(rest % 10).ok()?;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    let length = write_path(&[b"/proc/self/fd/", &digits[start..], b"/", path.to_bytes()], buffer)?;
+    CStr::from_bytes_until_nul(&buffer[..length]).ok()
+}
+
+/// Writes parts and a NUL, and says how many bytes that is; `None` where there is no room.
+fn write_path(parts: &[&[u8]], buffer: &mut [u8]) -> Option<usize> {
+    let mut length = 0;
+    for part in parts.iter().copied().chain([&b"\0"[..]]) {
+        buffer.get_mut(length..length + part.len())?.copy_from_slice(part);
+        length += part.len();
+    }
+    Some(length)
+}
+
 /// Looks at a file as execve(2) would.
 ///
 /// # Errors
@@ -430,6 +481,23 @@ mod tests {
         assert_eq!(refusal.file.as_path(), program);
         let message = refusal.to_string();
         assert!(message.contains("statically linked") && message.contains(ALLOW_LOCAL), "{message}");
+    }
+
+    #[test]
+    fn a_name_is_looked_for_as_execvp_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let second = folder.path().join("second");
+        fs::create_dir(&second).unwrap();
+        fs::write(folder.path().join("tool"), "not executable").unwrap();
+        executable(&second, "tool", b"");
+        let list = format!("PATH={}:{}", folder.path().display(), second.display());
+        let list = CString::new(list).unwrap();
+        let mut buffer = [0; 4096];
+        let found = find(c"tool", [c"A=b", list.as_c_str()].into_iter(), &mut buffer).map(CStr::to_owned);
+        assert_eq!(found.unwrap().to_bytes(), second.join("tool").as_os_str().as_bytes());
+        assert_eq!(find(c"a/tool", std::iter::empty(), &mut buffer), Some(c"a/tool"));
+        assert_eq!(find(c"no-such-tool", std::iter::empty(), &mut buffer), None);
+        assert_eq!(below(120, c"x/y", &mut buffer), Some(c"/proc/self/fd/120/x/y"));
     }
 
     #[test]

@@ -4,12 +4,20 @@
 //! unsafe code of this crate is in this module; what it offers is safe.
 #![expect(unsafe_code, reason = "system calls take raw pointers; this module keeps them to itself")]
 
+mod socket;
+
 use std::{
     ffi::{CStr, c_int, c_long},
     fmt,
     mem::{MaybeUninit, size_of},
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
+
+pub use socket::{
+    connect, disconnect, is_v6_only, local_address, option, peer_address, receive, send, to_sockaddr,
+    unix_stream,
+};
+pub(crate) use socket::{mapped, unmapped};
 
 /// An error of the kernel, by number.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -127,6 +135,30 @@ pub fn status_of(path: &CStr) -> Result<Status, Errno> {
     Ok(unsafe { status.assume_init() })
 }
 
+/// A status of nothing, to be filled in.
+pub(crate) fn empty_status() -> Status {
+    // SAFETY: all-zero bytes are a valid `struct stat`: it has integers only.
+    unsafe { std::mem::zeroed() }
+}
+
+/// As [`empty_status`], for statx(2).
+pub(crate) fn empty_statx() -> libc::statx {
+    // SAFETY: all-zero bytes are a valid `struct statx`: it has integers only.
+    unsafe { std::mem::zeroed() }
+}
+
+/// This machine's name (uname(2)).
+#[must_use]
+pub fn host_name() -> String {
+    let mut name = MaybeUninit::<libc::utsname>::zeroed();
+    // SAFETY: the kernel writes one `struct utsname` into the place we borrowed for it.
+    unsafe { libc::syscall(libc::SYS_uname, name.as_mut_ptr()) };
+    // SAFETY: all-zero bytes are a valid `struct utsname`, and so is what the kernel wrote over them.
+    let name = unsafe { name.assume_init() };
+    let bytes = name.nodename.iter().map(|byte| byte.cast_unsigned()).take_while(|byte| *byte != 0).collect();
+    String::from_utf8(bytes).unwrap_or_default()
+}
+
 /// Whether the process may execute a file: faccessat2(2) by effective ids, as execve(2) would judge.
 #[must_use]
 pub fn may_execute(path: &CStr) -> bool {
@@ -165,6 +197,100 @@ pub fn identity() -> (u32, u32) {
 pub fn process() -> u32 {
     // SAFETY: getpid(2) has no arguments and can't fail.
     u32::try_from(unsafe { libc::syscall(libc::SYS_getpid) }).unwrap_or(0)
+}
+
+/// The working directory, into `buffer`; without NUL.
+///
+/// # Errors
+/// As the kernel says.
+pub fn working_directory(buffer: &mut [u8]) -> Result<&[u8], Errno> {
+    let (pointer, room) = (buffer.as_mut_ptr(), buffer.len());
+    // SAFETY: the kernel writes at most `room` bytes, into the exclusively borrowed buffer.
+    let length = length(unsafe { libc::syscall(libc::SYS_getcwd, pointer, room) })?;
+    let path = buffer.get(..length.saturating_sub(1)).unwrap_or_default();
+    // A folder outside of the process's root is told as "(unreachable)…" (getcwd(2)).
+    if path.first() == Some(&b'/') { Ok(path) } else { Err(Errno(libc::ENOENT)) }
+}
+
+/// readlink(2), into `buffer`.
+///
+/// # Errors
+/// As the kernel says.
+pub fn read_link<'a>(path: &CStr, buffer: &'a mut [u8]) -> Result<&'a [u8], Errno> {
+    let (pointer, room) = (buffer.as_mut_ptr(), buffer.len());
+    // SAFETY: `path` is NUL-terminated by its type; the kernel writes at most `room` bytes into the buffer.
+    let result = unsafe { libc::syscall(libc::SYS_readlinkat, libc::AT_FDCWD, path.as_ptr(), pointer, room) };
+    length(result).map(|length| &buffer[..length.min(room)])
+}
+
+/// getdents64(2): fills `buffer` with records as in [`crate::listing`].
+///
+/// # Errors
+/// As the kernel says.
+pub fn read_folder(folder: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> {
+    let (pointer, room) = (buffer.as_mut_ptr(), buffer.len());
+    // SAFETY: the kernel writes at most `room` bytes, into the exclusively borrowed buffer.
+    length(unsafe { libc::syscall(libc::SYS_getdents64, folder.as_raw_fd(), pointer, room) })
+}
+
+/// fcntl(2) with an integer argument, of a number that needn't be open.
+///
+/// # Errors
+/// As the kernel says.
+pub fn control(descriptor: c_int, command: c_int, argument: c_int) -> Result<c_int, Errno> {
+    // SAFETY: the callers in this crate pass only commands whose argument is an integer.
+    let result = unsafe { libc::syscall(libc::SYS_fcntl, descriptor, command, argument) };
+    checked(result).map(|value| c_int::try_from(value).unwrap_or(0))
+}
+
+/// The same description under a number of at least `lowest`, closed at execve.
+///
+/// # Errors
+/// As the kernel says.
+pub fn duplicate_above(file: BorrowedFd<'_>, lowest: c_int) -> Result<OwnedFd, Errno> {
+    owned(c_long::from(control(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, lowest)?))
+}
+
+/// How many descriptors the process may have (the soft `RLIMIT_NOFILE`).
+#[must_use]
+pub fn descriptor_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let nothing = std::ptr::null::<libc::rlimit>();
+    let place = &raw mut limit;
+    // SAFETY: the kernel reads no new limit (null) and writes one `struct rlimit` into our place.
+    let result = unsafe { libc::syscall(libc::SYS_prlimit64, 0, libc::RLIMIT_NOFILE, nothing, place) };
+    if result == 0 { limit.rlim_cur } else { 256 }
+}
+
+/// All signals blocked for this thread, until dropped: what is done meanwhile can't be interrupted by a handler that
+/// does the same.
+#[must_use = "signals are let in again when it is dropped"]
+pub struct SignalsBlocked {
+    /// The kernel's `sigset_t`: 64 signals.
+    before: u64,
+}
+
+impl SignalsBlocked {
+    /// Blocks them.
+    pub fn block() -> Self {
+        let mut before = 0_u64;
+        let (all, place) = (&raw const EVERY_SIGNAL, &raw mut before);
+        // SAFETY: the kernel reads and writes 8 bytes each, at a static's and a local's address.
+        unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, all, place, size_of::<u64>()) };
+        Self { before }
+    }
+}
+
+static EVERY_SIGNAL: u64 = u64::MAX;
+
+impl Drop for SignalsBlocked {
+    fn drop(&mut self) {
+        let (before, nowhere) = (&raw const self.before, std::ptr::null_mut::<u64>());
+        // SAFETY: the kernel reads 8 bytes of a local, and writes nothing (null).
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, before, nowhere, size_of::<u64>())
+        };
+    }
 }
 
 const _: () = assert!(size_of::<c_long>() == 8, "64-bit Linux only");

@@ -1,0 +1,1 @@
+#[test] fn x(){ panic!("{:?}", std::env::current_exe()); }
