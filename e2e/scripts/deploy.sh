@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Builds the images, loads them into the test cluster (brings it up first) and installs or updates the chart there.
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+
+"$scripts/build.sh"
+"$scripts/images.sh" >/dev/null
+"$cluster/up.sh" >/dev/null
+. "$dist/images.env"
+for image in "webhook:$webhook_tag" "ingress:$ingress_tag" "sidecar-agent:$sidecar_agent_tag"; do
+  load_image "mirrord/$image"
+done
+
+say "Installing the chart"
+kubectl apply --filename - >/dev/null <<YAML
+apiVersion: v1
+kind: Namespace
+metadata: {name: mirrord, labels: {pod-security.kubernetes.io/enforce: restricted}}
+YAML
+# Helm installs a CRD once and never updates it.
+kubectl apply --server-side --force-conflicts --filename "$checkout/charts/mirrord/crds" >/dev/null
+kubectl wait --for=condition=Established crd/sessions.mirrord.dev --timeout=30s >/dev/null
+helm upgrade --install mirrord "$checkout/charts/mirrord" --namespace mirrord --wait --timeout 3m \
+  --set "images.webhook.tag=$webhook_tag,images.ingress.tag=$ingress_tag,images.sidecarAgent.tag=$sidecar_agent_tag" \
+  --set ingress.service.allocateNodePorts=false "$@" >/dev/null || {
+  kubectl get pods,events --namespace mirrord >&2
+  die "the chart did not come up; \`kubectl logs -n mirrord deployment/mirrord-webhook\` may know more"
+}

@@ -1,0 +1,52 @@
+# shellcheck shell=bash disable=SC2034
+# Places and helpers that the scripts of this folder share. Sourced, never run.
+set -euo pipefail
+
+scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
+checkout=$(cd "$scripts/../.." && pwd -P)
+cluster=$checkout/e2e/cluster
+state=$checkout/target/cluster
+
+# What is dear to make and depends on nothing but its inputs lives outside the checkout, so a fresh clone finds it.
+cache=${MIRRORD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mirrord}
+# Where cargo builds; what users, tests and the demo run is then in $dist, whatever this is.
+cargo_target=${CARGO_TARGET_DIR:-$checkout/target}
+dist=$checkout/target/dist
+
+die() {
+  printf '%s: %s\n' "${0##*/}" "$*" >&2
+  exit 1
+}
+
+say() { printf '\e[1m== %s\e[0m\n' "$*" >&2; }
+
+kubectl() { "$state/bin/kubectl" --kubeconfig "$state/admin.kubeconfig" "$@"; }
+helm() { "$state/bin/helm" --kubeconfig "$state/admin.kubeconfig" "$@"; }
+
+# hash_of FILE-OR-FOLDER… prints one hash of all contents and names.
+hash_of() { find "$@" -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-12; }
+
+# image_archive NAME:TAG prints where its archive is.
+image_archive() { printf '%s/images/%s.tar' "$cache" "${1//[\/:]/_}"; }
+
+# build_image NAME:TAG CONTEXT [OPTION…] makes the archive, unless it is there: the tag stands for the content.
+build_image() {
+  local name=$1 context=$2 archive
+  archive=$(image_archive "$name")
+  shift 2
+  [[ -s $archive ]] && return
+  mkdir -p "${archive%/*}"
+  own_buildah bud --quiet --isolation chroot --timestamp 0 --tag "docker.io/$name" "$@" "$context" >/dev/null
+  # Uncompressed: it travels a metre.
+  own_buildah push --quiet --disable-compression "docker.io/$name" "oci-archive:$archive.new:docker.io/$name" >/dev/null
+  mv "$archive.new" "$archive"
+}
+
+# With a store of our own: the machine's images are its own affair.
+own_buildah() { buildah --root "$cache/buildah" --runroot "${TMPDIR:-/tmp}/mirrord-buildah-$UID" "$@"; }
+
+# load_image NAME:TAG puts it on the node, unless it is there.
+load_image() {
+  "$cluster/enter.sh" ctr -n k8s.io images ls -q | grep -qxF "docker.io/$1" ||
+    "$cluster/load.sh" "$(image_archive "$1")" >/dev/null
+}

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Everything CI runs, the quickest first; the last line is `cargo test`'s.
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+
+((EUID == 0)) || die "must be root: the end-to-end tests run on a cluster made of namespaces (\`make lint\` and
+\`cargo test --workspace --exclude mirrord-e2e\` need no root)"
+
+"$scripts/lint.sh"
+cd "$checkout"
+say "Unit and component tests"
+cargo test --locked --workspace --exclude mirrord-e2e
+"$scripts/deploy.sh"
+"$scripts/shop.sh"
+say "End-to-end tests"
+cargo test --locked --package mirrord-e2e
