@@ -14,8 +14,8 @@ pub const TOKEN_AUDIENCE: &str = "mirrord.dev";
 /// What injection did to a pod.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct InjectionStatus {
-    /// Release of the webhook.
-    pub version: String,
+    /// Version of the annotation's content.
+    pub version: u16,
     /// One for each container that has a sidecar.
     pub containers: Vec<InjectedContainer>,
     /// `shared` or `isolated`.

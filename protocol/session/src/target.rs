@@ -24,13 +24,21 @@ pub enum TargetKind {
     DaemonSet,
     ReplicaSet,
     Job,
+    CronJob,
     Pod,
 }
 
 impl TargetKind {
     /// All kinds.
-    pub const ALL: [Self; 6] =
-        [Self::Deployment, Self::StatefulSet, Self::DaemonSet, Self::ReplicaSet, Self::Job, Self::Pod];
+    pub const ALL: [Self; 7] = [
+        Self::Deployment,
+        Self::StatefulSet,
+        Self::DaemonSet,
+        Self::ReplicaSet,
+        Self::Job,
+        Self::CronJob,
+        Self::Pod,
+    ];
 
     /// As users type it and RBAC names it.
     #[must_use]
@@ -41,6 +49,7 @@ impl TargetKind {
             Self::DaemonSet => "daemonset",
             Self::ReplicaSet => "replicaset",
             Self::Job => "job",
+            Self::CronJob => "cronjob",
             Self::Pod => "pod",
         }
     }
@@ -54,6 +63,7 @@ impl TargetKind {
             "daemonset" | "daemonsets" | "ds" => Self::DaemonSet,
             "replicaset" | "replicasets" | "rs" => Self::ReplicaSet,
             "job" | "jobs" => Self::Job,
+            "cronjob" | "cronjobs" | "cj" => Self::CronJob,
             "pod" | "pods" | "po" => Self::Pod,
             _ => return None,
         })
@@ -82,7 +92,7 @@ pub enum TargetError {
     #[error("{0:?} is no target: write kind/name or kind/name/container/container-name, as in deployment/checkout")]
     Form(String),
     /// Another kind.
-    #[error("{0:?} is no kind of target: one of deployment, statefulset, daemonset, replicaset, job, pod")]
+    #[error("{0:?} is no kind of target: one of deployment, statefulset, daemonset, replicaset, job, cronjob, pod")]
     Kind(String),
 }
 

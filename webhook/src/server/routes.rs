@@ -1,0 +1,129 @@
+//! What the API server posts, and to whom it goes.
+//!
+//! `/inject` never denies: even a panic is answered with "allowed" and a warning. `/sessions` denies by default: what
+//! can't be answered is an HTTP error, and the API server does what `failurePolicy: Fail` says. Anybody in the cluster
+//! can post here, so Sessions, which cost calls to the API server, are limited in number.
+
+use std::{panic::AssertUnwindSafe, sync::Arc};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, State},
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::Semaphore;
+
+use crate::{
+    injection::{self, Outcome, Reviewed, Settings},
+    limit_ranges::LimitRanges,
+    sessions::Sessions,
+};
+
+/// An object has at most 3 MiB in the API server's requests (`MaxRequestBodyBytes`); an update carries two of them.
+const BODY_BYTES: usize = 7 * 1024 * 1024;
+/// Reviews of Sessions that are answered at the same time.
+const CONCURRENT_SESSIONS: usize = 32;
+
+/// Who answers.
+pub struct Answerers {
+    /// What the operator decides about sidecars.
+    pub injection: Settings,
+    /// The bounds of namespaces.
+    pub limit_ranges: Arc<LimitRanges>,
+    /// Who may do what.
+    pub sessions: Sessions,
+}
+
+struct Shared {
+    answerers: Answerers,
+    sessions: Semaphore,
+}
+
+/// The routes.
+pub fn router(answerers: Answerers) -> Router {
+    Router::new()
+        .route("/inject", post(inject))
+        .route("/sessions", post(sessions))
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .with_state(Arc::new(Shared { answerers, sessions: Semaphore::new(CONCURRENT_SESSIONS) }))
+}
+
+async fn inject(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+    let Answerers { injection: settings, limit_ranges, .. } = &shared.answerers;
+    // Nothing that outlives the call is changed by it.
+    let reviewed = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        injection::review(&body, settings, |namespace| limit_ranges.of(namespace))
+    }));
+    match reviewed {
+        Ok(reviewed) => {
+            log(&reviewed);
+            json(reviewed.body)
+        }
+        Err(_panic) => {
+            tracing::error!(outcome = "panic", "a pod was admitted without a sidecar by a fault of ours");
+            json(admitted_after_a_fault(&body))
+        }
+    }
+}
+
+fn log(reviewed: &Reviewed) {
+    let outcome = reviewed.label();
+    match &reviewed.outcome {
+        Outcome::Failed(fault) => tracing::error!(outcome, "a pod was admitted without a sidecar: {fault}"),
+        Outcome::Injected { .. } | Outcome::Skipped(_) => tracing::debug!(outcome, "pod"),
+    }
+}
+
+/// The answer that admits a pod as it came.
+fn admitted_after_a_fault(body: &[u8]) -> Vec<u8> {
+    #[derive(Deserialize)]
+    struct Review {
+        request: Request,
+    }
+    #[derive(Deserialize)]
+    struct Request {
+        uid: String,
+    }
+    let uid = serde_json::from_slice::<Review>(body).map(|review| review.request.uid).unwrap_or_default();
+    let answer = json!({
+        "apiVersion": "admission.k8s.io/v1",
+        "kind": "AdmissionReview",
+        "response": { "uid": uid, "allowed": true, "warnings": ["mirrord: not injected: a fault of its webhook, see its log"] },
+    });
+    answer.to_string().into_bytes()
+}
+
+async fn sessions(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+    let Ok(_permit) = shared.sessions.try_acquire() else {
+        return (StatusCode::TOO_MANY_REQUESTS, "too many reviews at once").into_response();
+    };
+    match shared.answerers.sessions.review(&body).await {
+        Ok(answer) => json(answer),
+        Err(error) => (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+    }
+}
+
+fn json(body: Vec<u8>) -> Response {
+    ([(CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_fault_the_pod_is_admitted_as_it_came_with_a_warning() {
+        let answer = admitted_after_a_fault(br#"{"request":{"uid":"u-1","object":{"spec":7}}}"#);
+        let answer: serde_json::Value = serde_json::from_slice(&answer).unwrap();
+        assert_eq!(answer["response"]["uid"], "u-1");
+        assert_eq!(answer["response"]["allowed"], true);
+        assert!(answer["response"]["patch"].is_null());
+        let warning = answer["response"]["warnings"][0].as_str().unwrap();
+        assert!(warning.len() <= 120, "the API server cuts longer ones");
+    }
+}

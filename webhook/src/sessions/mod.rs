@@ -1,0 +1,247 @@
+//! The admission webhook on Sessions: who may do what, and the answer with all that a client needs.
+//!
+//! A review is answered by few calls to the API server (the target, its pods, one SubjectAccessReview a feature) and
+//! pure decisions over their results. What is answered is no authority: any pod can post a forged review. Sidecars
+//! serve only what [`crate::boot`] reads back from the API server's store, where forged reviews never get.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`review`] | the AdmissionReview, from bytes to bytes |
+//! | [`wish`] | what a Session asks for; what may change afterwards |
+//! | [`lookup`] | target → top-level workload and pods |
+//! | [`sidecars`] | which pods can serve |
+//! | [`grants`] | what the caller may do |
+//! | [`ingress`] | where clients reach the ingress |
+//! | [`listing`] | targets that the caller may use |
+//! | [`denial`], [`explain`] | refusals and what they say |
+
+pub mod denial;
+pub mod explain;
+pub mod grants;
+pub mod ingress;
+pub mod listing;
+pub mod lookup;
+pub mod review;
+pub mod sidecars;
+pub mod wish;
+
+use std::{sync::Arc, time::Duration};
+
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{Api, Client};
+use mirrord_certs::{GateKey, UnixTime};
+use mirrord_protocol::feature::Feature;
+use mirrord_session::{INJECT_LABEL, SessionPod, SessionStatus};
+use tokio::sync::watch;
+
+use self::{
+    denial::{Denial, DenialCode},
+    grants::Grants,
+    lookup::{Lookup, Workload},
+    review::{Operation, Request, ReviewError, Verdict},
+    sidecars::{Choice, Serving, WhyNone},
+    wish::{Update, Wish},
+};
+use crate::{boot::Prepare, clock};
+
+/// A review takes no longer: the API server waits 10 s.
+const PATIENCE: Duration = Duration::from_secs(8);
+/// A gate token outlives its session's expiry by so much, in seconds, for clocks that differ.
+const GATE_LEEWAY: u64 = 120;
+
+/// How long sessions live.
+#[derive(Clone, Copy, Debug)]
+pub struct Lifetimes {
+    /// Until they are suspended unless renewed, in seconds.
+    pub ttl: u64,
+    /// Until they end for good, in seconds.
+    pub deadline: u64,
+}
+
+/// Answers reviews of Sessions.
+pub struct Sessions {
+    /// To the API server.
+    pub client: Client,
+    /// How long sessions live.
+    pub lifetimes: Lifetimes,
+    /// Makes gate tokens.
+    pub gate: GateKey,
+    /// PEM of the authority that sidecars' certificates come from.
+    pub authority: String,
+    /// Where clients reach the ingress; `None` while that isn't known.
+    pub ingress: watch::Receiver<Option<Arc<str>>>,
+    /// Wakes sidecars up while the answer is still on its way.
+    pub prepare: Prepare,
+}
+
+/// What a session gets: the answer, without what only the moment decides.
+struct Granted {
+    workload: Workload,
+    features: Vec<Feature>,
+    choice: Choice,
+}
+
+impl Sessions {
+    /// Answers one review.
+    ///
+    /// # Errors
+    /// Where the body is no review; the API server then does what `failurePolicy: Fail` says.
+    pub async fn review(&self, body: &[u8]) -> Result<Vec<u8>, ReviewError> {
+        let (uid, verdict) = match Request::parse(body) {
+            Ok(request) => {
+                let decided = tokio::time::timeout(PATIENCE, self.decide(&request)).await;
+                let decided = decided
+                    .unwrap_or_else(|late| Err(Denial::unavailable("asking the API server")(late)))
+                    .unwrap_or_else(|denial| log_denial(&request, denial));
+                (request.uid, decided)
+            }
+            Err(ReviewError::Refused { uid, denial }) => (uid, Verdict::Denied(denial)),
+            Err(unreadable @ ReviewError::Unreadable(_)) => return Err(unreadable),
+        };
+        Ok(verdict.answer(uid)?)
+    }
+
+    async fn decide(&self, request: &Request) -> Result<Verdict, Denial> {
+        let now = clock::now();
+        let status = match &request.operation {
+            Operation::Create(session) if request.dry_run && session.spec.target.is_none() => {
+                self.list(request).await?
+            }
+            Operation::Create(session) => {
+                let wish = wish::creation(session)?;
+                let deadline = now + self.lifetimes.deadline;
+                let fresh = SessionStatus {
+                    creator: wish::creator(&request.user),
+                    deadline,
+                    ..SessionStatus::default()
+                };
+                self.admit(request, &wish, fresh, now).await?
+            }
+            Operation::Update { old, new } => match wish::update(&request.user, old, new, now)? {
+                Update::Keep => old.status.clone().unwrap_or_default(),
+                Update::Renew(wish) => {
+                    self.admit(request, &wish, old.status.clone().unwrap_or_default(), now).await?
+                }
+            },
+        };
+        Ok(Verdict::Admitted(Box::new(status)))
+    }
+
+    async fn list(&self, request: &Request) -> Result<SessionStatus, Denial> {
+        let lookup = Lookup::new(self.client.clone(), &request.namespace);
+        let grants = Grants::new(self.client.clone());
+        let targets = listing::list(&lookup, &grants, &request.user, &request.namespace);
+        let targets = targets.await.map_err(Denial::unavailable("listing workloads"))?;
+        Ok(SessionStatus { targets, ..SessionStatus::default() })
+    }
+
+    /// Checks and fills in; `status` holds what stays.
+    async fn admit(
+        &self,
+        request: &Request,
+        wish: &Wish,
+        status: SessionStatus,
+        now: UnixTime,
+    ) -> Result<SessionStatus, Denial> {
+        let ingress = self.ingress.borrow().clone().ok_or_else(|| {
+            Denial::new(
+                DenialCode::Unavailable,
+                "mirrord's ingress has no public address yet: its LoadBalancer Service is pending (an admin can set \
+                 one: chart value ingress.address)",
+            )
+        })?;
+        let primary = status.pods.first().map(|pod| pod.uid.clone());
+        let Granted { workload, features, choice } = self.grant(request, wish, primary.as_deref()).await?;
+        let expires_at = (now + self.lifetimes.ttl).min(status.deadline);
+        if !request.dry_run {
+            self.prepare.wake(&request.namespace, &choice.pods);
+        }
+        let pods = choice.pods.iter().map(|pod| self.session_pod(pod, expires_at)).collect();
+        let words: Vec<String> = features.iter().map(|feature| feature.verb().to_owned()).collect();
+        tracing::info!(
+            target: "mirrord::audit",
+            user = status.creator.username, namespace = request.namespace, %workload,
+            container = choice.container, features = words.join(","), dry_run = request.dry_run,
+            session = request.session_name(), expires_at, "session admitted"
+        );
+        Ok(SessionStatus {
+            workload: workload.resource_name(),
+            features: words,
+            container: choice.container,
+            pods,
+            without_sidecar: choice.without_sidecar,
+            ingress: ingress.to_string(),
+            certificate_authorities: self.authority.clone(),
+            expires_at,
+            targets: Vec::new(),
+            ..status
+        })
+    }
+
+    fn session_pod(&self, pod: &Serving, expires_at: UnixTime) -> SessionPod {
+        let Serving { name, uid, route, address, port } = pod;
+        SessionPod {
+            name: name.clone(),
+            uid: uid.clone(),
+            route: route.to_string(),
+            address: address.clone(),
+            port: *port,
+            gate_token: String::new(),
+        }
+        .with_gate_token(&self.gate.issue(*route, expires_at + GATE_LEEWAY))
+    }
+
+    async fn grant(&self, request: &Request, wish: &Wish, primary: Option<&str>) -> Result<Granted, Denial> {
+        let lookup = Lookup::new(self.client.clone(), &request.namespace);
+        let grants = Grants::new(self.client.clone());
+        let found = lookup.find(&wish.target).await.map_err(Denial::unavailable("looking for the target"))?;
+        let Some(found) = found else { return Err(self.not_found(request, wish, &lookup, &grants).await) };
+        let workload = found.workload.clone();
+        let granted = grants.of(&request.user, &request.namespace, Some(&workload), wish.features());
+        let (granted, pods) = futures::future::try_join(granted, lookup.pods(found))
+            .await
+            .map_err(Denial::unavailable("asking for rights and pods"))?;
+        let refused = |missing: &[Feature]| {
+            let message = grants::missing_message(&request.user, &request.namespace, &workload, missing);
+            Denial::new(DenialCode::NotGranted, message)
+        };
+        let features = grants::settle(&wish.required, &granted).map_err(|missing| refused(&missing))?;
+        if features.is_empty() {
+            return Err(refused(&wish.optional));
+        }
+        match sidecars::choose(&pods, wish.container.as_deref(), primary) {
+            Ok(choice) => Ok(Granted { workload, features, choice }),
+            Err(why) => Err(self.nothing_serves(&why, &workload, &request.namespace).await),
+        }
+    }
+
+    async fn nothing_serves(&self, why: &WhyNone, workload: &Workload, namespace: &str) -> Denial {
+        let found = Api::<Namespace>::all(self.client.clone()).get(namespace).await;
+        let labels = found.ok().and_then(|namespace| namespace.metadata.labels).unwrap_or_default();
+        let labelled = labels.get(INJECT_LABEL).is_some_and(|value| value == "enabled");
+        explain::nothing_serves(why, workload, namespace, labelled)
+    }
+
+    /// Suggests names that are near, of workloads only that the caller has a right on.
+    async fn not_found(&self, request: &Request, wish: &Wish, lookup: &Lookup, grants: &Grants) -> Denial {
+        let wanted = Workload { kind: wish.target.kind, name: wish.target.name.clone() };
+        let there = lookup.common_workloads().await.unwrap_or_default();
+        let mut near = Vec::new();
+        for workload in explain::near(&wanted, there) {
+            let granted = grants.of(&request.user, &request.namespace, Some(&workload), Feature::ALL).await;
+            if granted.is_ok_and(|granted| !granted.is_empty()) {
+                near.push(workload);
+            }
+        }
+        explain::not_found(&wanted, &request.namespace, &near)
+    }
+}
+
+fn log_denial(request: &Request, denial: Denial) -> Verdict {
+    tracing::info!(
+        target: "mirrord::audit",
+        user = request.user.username.as_deref().unwrap_or_default(), namespace = request.namespace,
+        session = request.session_name(), code = denial.code.word(), "session refused: {denial}"
+    );
+    Verdict::Denied(denial)
+}
