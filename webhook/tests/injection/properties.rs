@@ -1,10 +1,16 @@
 //! What holds for every pod, also for those that nobody would write.
 
+use std::sync::LazyLock;
+
 use mirrord_webhook::injection::{Limits, review};
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde_json::{Map, Value, json};
 
-use crate::{answered, goldens::goldens, patched, reviewed, settings};
+use crate::{
+    answered,
+    goldens::{Golden, goldens},
+    patched, reviewed, settings,
+};
 
 /// Any JSON, with the keys of pods among its own.
 fn any_json() -> impl Strategy<Value = Value> {
@@ -218,8 +224,8 @@ proptest! {
         path in vec(any::<prop::sample::Index>(), 1..8),
         value in any_json(),
     ) {
-        let goldens = goldens();
-        let mut pod = at.get(&goldens).pod.clone();
+        static GOLDENS: LazyLock<Vec<Golden>> = LazyLock::new(goldens);
+        let mut pod = at.get(&GOLDENS).pod.clone();
         let place = place(&pod, &path);
         *pod.pointer_mut(&place).unwrap() = value;
         reviewed(&pod, &[]);

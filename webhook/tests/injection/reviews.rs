@@ -1,7 +1,7 @@
 //! Reviews and pods out of the ordinary: each gets an answer that allows.
 
-use mirrord_webhook::injection::{Limits, SkipReason, review};
-use serde_json::{Value, json};
+use mirrord_webhook::injection::{Limits, NamespaceFacts, Outcome, SkipReason, inject, review};
+use serde_json::{Value, json, value::to_raw_value};
 
 use crate::{Answered, admission_review, answered, patched, reviewed, settings};
 
@@ -51,6 +51,24 @@ fn every_reason_to_skip_a_pod_is_met_by_a_pod() {
         let answer = skipped(&pod);
         assert_eq!(answer.label, reason.label());
         assert_eq!(answer.warnings.is_empty(), !reason.warns(), "{reason}");
+    }
+}
+
+#[test]
+fn where_namespaces_are_watched_the_pods_own_label_still_wins() {
+    let pod = pod_with("/spec/nodeName", json!("n"));
+    let labelled = pod_with("/metadata/labels/mirrord.dev~1inject", json!("enabled"));
+    for (pod, opted_in, injected) in [
+        (&pod, Some(false), false),
+        (&pod, Some(true), true),
+        (&pod, None, true),
+        (&labelled, Some(false), true),
+    ] {
+        let namespace = NamespaceFacts { name: "shop", opted_in, limits: Limits::default() };
+        match inject(&to_raw_value(pod).unwrap(), &namespace, &settings()) {
+            Outcome::Injected { .. } => assert!(injected),
+            outcome => assert!(!injected && matches!(outcome, Outcome::Skipped(SkipReason::NotOptedIn))),
+        }
     }
 }
 
