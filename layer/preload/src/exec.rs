@@ -168,7 +168,12 @@ pub(crate) unsafe fn execve(path: *const c_char, arguments: Strings, environment
 
 pub(crate) unsafe fn execv(path: *const c_char, arguments: Strings) -> c_int {
     // SAFETY: the program's call, with its promises.
-    unsafe { execve(path, arguments, own_environment()) }
+    unsafe {
+        match layer() {
+            Some(_) => execve(path, arguments, own_environment()),
+            None => original::execv(path, arguments),
+        }
+    }
 }
 
 pub(crate) unsafe fn execvpe(file: *const c_char, arguments: Strings, environment: Strings) -> c_int {
@@ -184,7 +189,12 @@ pub(crate) unsafe fn execvpe(file: *const c_char, arguments: Strings, environmen
 
 pub(crate) unsafe fn execvp(file: *const c_char, arguments: Strings) -> c_int {
     // SAFETY: the program's call, with its promises.
-    unsafe { execvpe(file, arguments, own_environment()) }
+    unsafe {
+        match layer() {
+            Some(_) => execvpe(file, arguments, own_environment()),
+            None => original::execvp(file, arguments),
+        }
+    }
 }
 
 /// Why an open program isn't started.

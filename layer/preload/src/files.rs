@@ -186,6 +186,7 @@ unsafe fn read_link_with(
     // SAFETY: the caller's duty.
     let handled = ask(|layer| match size {
         0 => Err(Instead::Local),
+        // SAFETY: the caller's duty.
         _ => layer.read_link(unsafe { at(folder, path) }?),
     });
     let copy = |target: Vec<u8>| {

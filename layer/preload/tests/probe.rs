@@ -1,1 +1,0 @@
-#[test] fn x(){ panic!("{:?}", std::env::current_exe()); }
