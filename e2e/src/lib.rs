@@ -1,1 +1,23 @@
-//! To be written.
+//! What tests, demo and benchmarks on the real cluster share.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`run`] | commands: run to their end within a time limit, and what became of them |
+//! | [`cluster`] | the test cluster, as its admin sees it |
+//! | [`namespace`] | a namespace of a test's own, with a sample workload |
+//! | [`shop`] | the sample shop |
+//! | [`snapshot`] | whether anything moved in a namespace |
+//! | [`developer`] | somebody with `mirrord`, a kubeconfig and few rights |
+//! | [`story`] | how the demo speaks |
+//!
+//! The cluster is asked through `kubectl`, as a user would: nothing here depends on the code under test. Everything
+//! panics with the whole story when the cluster isn't as it must be, since only tests are built on it.
+#![forbid(unsafe_code)]
+
+pub mod cluster;
+pub mod developer;
+pub mod namespace;
+pub mod run;
+pub mod shop;
+pub mod snapshot;
+pub mod story;

@@ -1,0 +1,191 @@
+//! `make demo`: a developer without any right on pods works in the context of the shop's `checkout`.
+#![forbid(unsafe_code)]
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader},
+    os::unix::process::ExitStatusExt,
+    process::{Command, ExitCode, Stdio},
+};
+
+use mirrord_e2e::{
+    cluster::checkout,
+    developer::Developer,
+    run::{Run, line},
+    shop::{CHECKOUT, NAMESPACE, Shop, shop},
+    story::Story,
+};
+
+/// What the developer must not be able to do, and needn't.
+const FORBIDDEN: [(&str, &str); 5] = [
+    ("create", "pods"),
+    ("create", "pods/exec"),
+    ("create", "pods/portforward"),
+    ("patch", "pods/ephemeralcontainers"),
+    ("get", "secrets"),
+];
+
+const QUERY: [&str; 4] = ["psql", "-At", "-c", "select count(*) from orders"];
+
+fn main() -> ExitCode {
+    let mut story = Story::default();
+    let (shop, developer) = (shop(), Developer::new(NAMESPACE).with_lingering_proxies());
+    println!("\nOn this machine, as the user `developer` of the cluster, who may …");
+    for (verb, resource) in FORBIDDEN {
+        let may = developer.can(verb, resource);
+        println!("  {verb} {resource}: {}", if may { "yes" } else { "no" });
+        assert!(!may, "the demo would prove nothing: the developer may {verb} {resource}");
+    }
+    let before = shop.snapshot();
+
+    environment(&mut story, shop, &developer);
+    files(&mut story, shop, &developer);
+    network(&mut story, shop, &developer);
+    process(&mut story, &developer);
+
+    story.chapter("Nothing moved in the cluster");
+    let differences = before.differences(&shop.snapshot());
+    differences.iter().for_each(|line| story.tell(line));
+    story.expect(
+        "pods, Deployments, Services and all the rest of the shop are byte for byte as before",
+        differences.is_empty(),
+    );
+    let sessions = shop.sessions();
+    for session in &sessions {
+        let text =
+            |at: &str| session.pointer(at).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
+        story.tell(&format!(
+            "session {} of {} on {}",
+            text("/metadata/name"),
+            text("/status/creator/username"),
+            text("/spec/target")
+        ));
+    }
+    story.expect("the only new objects are Sessions of the developer", !sessions.is_empty());
+    story.end()
+}
+
+fn environment(story: &mut Story, shop: &Shop, developer: &Developer) {
+    story.chapter("The environment is the pod's");
+    let here = developer.exec(CHECKOUT, ["env"]);
+    story.show(&here, |line| {
+        line.starts_with("PG") || line.starts_with("CHECKOUT") || line.starts_with("INVENTORY")
+    });
+    let there = variables(&shop.inside(&["env"]));
+    let here = variables(&here);
+    let same = |names: &[&str]| {
+        names.iter().all(|name| there.contains_key(*name) && here.get(*name) == there.get(*name))
+    };
+    story.expect(
+        "from the pod's spec, a Secret's value included",
+        same(&["PGHOST", "PGUSER", "PGDATABASE", "PGPASSWORD", "INVENTORY_URL"]),
+    );
+    story.expect("from the image", same(&["CHECKOUT_RELEASE", "CHECKOUT_CONFIG"]));
+    let home = developer.home().display().to_string();
+    story.expect(
+        "PATH and HOME are this machine's",
+        here.get("HOME") == Some(&home) && here["PATH"] != there["PATH"],
+    );
+}
+
+fn files(story: &mut Story, shop: &Shop, developer: &Developer) {
+    story.chapter("Files are the pod's");
+    for path in ["/etc/checkout/config.yaml", "/etc/resolv.conf"] {
+        let here = developer.exec(CHECKOUT, ["cat", path]);
+        story.show_all(&here);
+        let same = here.status.success() && here.stdout == shop.inside(&["cat", path]).stdout;
+        story.expect(&format!("{path} as in the pod"), same);
+    }
+    let read = "print(open('/etc/checkout/config.yaml').read(), end='')";
+    let here = developer.exec(CHECKOUT, ["python3", "-c", read]);
+    story.show_all(&here);
+    story.expect(
+        "the same in Python",
+        here.stdout == shop.inside(&["cat", "/etc/checkout/config.yaml"]).stdout,
+    );
+
+    let key = ["cat", "/etc/payment/api-key"];
+    let denied = developer.exec(CHECKOUT, key);
+    story.show_all(&denied);
+    story.expect(
+        "a mounted Secret takes a right of its own …",
+        !denied.status.success() && denied.stdout.is_empty(),
+    );
+    let granted = shop.grant_secrets();
+    let allowed = developer.exec(CHECKOUT, key);
+    story.show_all(&allowed);
+    story.expect(
+        "… the verb `secrets`, granted just now",
+        allowed.status.success() && allowed.stdout == shop.inside(&key).stdout,
+    );
+    drop(granted);
+}
+
+fn network(story: &mut Story, shop: &Shop, developer: &Developer) {
+    story.chapter("Connections and names are the pod's");
+    let mut alone = developer.command("psql");
+    alone.args(["-h", "orders-db", "-U", "shop", "-w"]).args(&QUERY[1..]);
+    let alone = Run::of(&mut alone);
+    story.show_all(&alone);
+    story.expect("without mirrord the name means nothing here", !alone.status.success());
+    for command in [&QUERY[..], &["curl", "-sS", "http://inventory/"]] {
+        let here = developer.exec(CHECKOUT, command);
+        story.show_all(&here);
+        story.expect(
+            &format!("{} answers as in the pod", command[0]),
+            here.status.success() && here.stdout == shop.inside(command).stdout,
+        );
+    }
+    let program = ["python3", "checkout.py", "--once"];
+    let mut command = developer.exec_command(CHECKOUT, program);
+    let here = Run::of(command.current_dir(checkout().join("e2e/shop/checkout")));
+    story.show_all(&here);
+    let there = shop.inside(&program);
+    story.expect(
+        "the shop's own program, run from its source, prints what it prints in the pod",
+        here.status.success() && here.stdout == there.stdout,
+    );
+}
+
+fn process(story: &mut Story, developer: &Developer) {
+    story.chapter("The process is the command itself");
+    let failing = developer.exec(CHECKOUT, ["sh", "-c", "exit 7"]);
+    story.show_all(&failing);
+    story.expect("its exit code", failing.status.code() == Some(7));
+
+    let piped = Run::with_input(&mut developer.exec_command(CHECKOUT, ["sort"]), b"tea\nmilk\n");
+    story.show_all(&piped);
+    story.expect("its standard input and output", piped.text() == "milk\ntea\n");
+
+    let mut waiting = developer.exec_command(CHECKOUT, ["sh", "-c", "echo $$; exec tail -f /dev/null"]);
+    let (pid, said, signal) = terminated(&mut waiting);
+    println!("  \x1b[36m$ {} & echo $!; kill -TERM $!\x1b[0m\n    {said}    {pid}", line(&waiting));
+    story.expect("its process number", said.trim() == pid.to_string());
+    story.expect("its death by a signal", signal == Some(15));
+
+    let again = developer.exec(CHECKOUT, ["true"]);
+    story.show_all(&again);
+    story.expect(
+        "a second `exec` finds the tunnel open",
+        again.status.success() && again.took.as_millis() < 500,
+    );
+}
+
+/// Starts the command, reads a line of it and ends it by SIGTERM: its number, the line, and the signal it died of.
+fn terminated(command: &mut Command) -> (u32, String, Option<i32>) {
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("mirrord can be started");
+    let mut said = String::new();
+    let _ = BufReader::new(child.stdout.take().expect("just piped")).read_line(&mut said);
+    let _ = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+    let status = child.wait().expect("a child can be waited for");
+    (child.id(), said, status.signal())
+}
+
+fn variables(run: &Run) -> BTreeMap<String, String> {
+    let pairs = run.text();
+    pairs
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect()
+}

@@ -1,0 +1,132 @@
+//! Somebody with `mirrord`, a kubeconfig and few rights.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use tempfile::TempDir;
+
+use crate::{
+    cluster::{cluster, mirrord},
+    run::Run,
+};
+
+/// A developer at a machine of their own: own home, own runtime folder, so nobody shares a proxy with them.
+#[derive(Debug)]
+pub struct Developer {
+    home: TempDir,
+    namespace: String,
+    kubeconfig: PathBuf,
+    lingers: bool,
+}
+
+impl Developer {
+    /// At work in this namespace.
+    #[must_use]
+    pub fn new(namespace: &str) -> Self {
+        let home = tempfile::Builder::new()
+            .prefix("mirrord-e2e-")
+            .tempdir()
+            .expect("a temporary folder can be made");
+        Self {
+            home,
+            namespace: namespace.to_owned(),
+            kubeconfig: cluster().developer_kubeconfig(),
+            lingers: false,
+        }
+    }
+
+    /// Proxies stay for a while, as on a laptop; else they end with their commands, as in CI.
+    #[must_use]
+    pub fn with_lingering_proxies(mut self) -> Self {
+        self.lingers = true;
+        self
+    }
+
+    /// With another kubeconfig.
+    #[must_use]
+    pub fn with_kubeconfig(mut self, path: &Path) -> Self {
+        path.clone_into(&mut self.kubeconfig);
+        self
+    }
+
+    /// Their home.
+    #[must_use]
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// Whether RBAC lets them: `kubectl auth can-i`.
+    #[must_use]
+    pub fn can(&self, verb: &str, resource: &str) -> bool {
+        let question = ["auth", "can-i", "--quiet", "--namespace", &self.namespace, verb, resource];
+        Run::of(&mut cluster().developer_kubectl(&question)).status.success()
+    }
+
+    /// Runs a command in the context of the target.
+    #[must_use]
+    pub fn exec<A: AsRef<OsStr>>(&self, target: &str, command: impl IntoIterator<Item = A>) -> Run {
+        Run::of(&mut self.exec_command(target, command))
+    }
+
+    /// `mirrord exec …`, not yet started.
+    #[must_use]
+    pub fn exec_command<A: AsRef<OsStr>>(
+        &self,
+        target: &str,
+        command: impl IntoIterator<Item = A>,
+    ) -> Command {
+        let mut mirrord = self.mirrord(["exec", "-t", target, "-n", &self.namespace, "--"]);
+        mirrord.args(command);
+        mirrord
+    }
+
+    /// `mirrord …` at their machine.
+    #[must_use]
+    pub fn mirrord<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
+        let mut command = self.command(mirrord());
+        command.args(arguments);
+        command
+    }
+
+    /// Any command at their machine, without mirrord.
+    #[must_use]
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("HOME", self.home())
+            .env("LANG", "C.UTF-8")
+            .env("XDG_RUNTIME_DIR", self.home())
+            .env("KUBECONFIG", &self.kubeconfig)
+            .current_dir(self.home());
+        if !self.lingers {
+            command.env("CI", "true");
+        }
+        command
+    }
+
+    /// Numbers of the processes that were started at their machine and still run: their environment has its home.
+    #[must_use]
+    pub fn processes(&self) -> Vec<u32> {
+        let home = format!("HOME={}", self.home().display());
+        let mine = |number: &u32| {
+            let environment = fs::read(format!("/proc/{number}/environ")).unwrap_or_default();
+            environment.split(|byte| *byte == 0).any(|variable| variable == home.as_bytes())
+        };
+        let folders = fs::read_dir("/proc").into_iter().flatten().flatten();
+        folders.filter_map(|folder| folder.file_name().to_str()?.parse().ok()).filter(mine).collect()
+    }
+}
+
+impl Drop for Developer {
+    fn drop(&mut self) {
+        for number in self.processes() {
+            let _ = Command::new("kill").args(["-KILL", &number.to_string()]).status();
+        }
+    }
+}

@@ -1,0 +1,43 @@
+use std::process::Command;
+
+use mirrord_e2e::{cluster::checkout, run::Run};
+
+fn helm(arguments: &[&str]) -> Run {
+    let mut helm = Command::new(checkout().join("target/cluster/bin/helm"));
+    Run::of(helm.args(arguments).current_dir(checkout()))
+}
+
+#[test]
+fn the_chart_passes_helms_own_checks() {
+    let _ = helm(&["lint", "--strict", "charts/mirrord"]).succeeded();
+}
+
+#[test]
+fn a_value_that_does_not_exist_is_refused_by_name() {
+    let _ =
+        helm(&["template", "charts/mirrord", "--set", "webhook.replicsa=3"]).failed_with(1, &["replicsa"]);
+    let _ = helm(&["template", "charts/mirrord", "--set", "sessions.ttlSeconds=soon"])
+        .failed_with(1, &["ttlSeconds"]);
+}
+
+#[test]
+fn every_value_can_be_set() {
+    let values = "images.registry=registry.example.com/tools,images.pullSecrets[0].name=pull,webhook.nodeSelector.disk=fast,\
+                  ingress.tolerations[0].operator=Exists,ingress.address=mirrord.example.com:443,\
+                  ingress.service.loadBalancerClass=example.com/udp,ingress.service.annotations.a=b,rbac.aggregate=false";
+    let rendered =
+        helm(&["template", "charts/mirrord", "--namespace", "tools", "--set", values]).succeeded().text();
+    for expected in [
+        "image: registry.example.com/tools/mirrord/webhook:0.1.0",
+        "--agent-image=registry.example.com/tools/mirrord/sidecar-agent:0.1.0",
+        "--ingress-address=mirrord.example.com:443",
+        "loadBalancerClass: example.com/udp",
+        r#"nodeSelector: {"disk":"fast"}"#,
+        r#"tolerations: [{"operator":"Exists"}]"#,
+        r#"imagePullSecrets: [{"name":"pull"}]"#,
+        r#"values: ["kube-system","kube-public","kube-node-lease","tools"]"#,
+    ] {
+        assert!(rendered.contains(expected), "no {expected}");
+    }
+    assert!(!rendered.contains("aggregate-to-") && !rendered.contains("caBundle"));
+}

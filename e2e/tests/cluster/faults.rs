@@ -1,0 +1,96 @@
+use std::{
+    io::{BufRead, BufReader, Read},
+    process::{Child, Stdio},
+    time::{Duration, Instant},
+};
+
+use mirrord_e2e::{cluster::cluster, developer::Developer, namespace::Namespace, run::until};
+use serde_json::Value;
+
+/// Opens a remote file over and over, and says when that fails first.
+const READER: &str = "
+import sys
+print('reading', flush=True)
+while True:
+    try:
+        open('/var/lib/checkout/private').read()
+    except OSError as error:
+        sys.exit(f'lost: {error}')
+";
+
+fn reading(developer: &Developer) -> (Child, BufReader<std::process::ChildStdout>) {
+    let mut command = developer.exec_command("deployment/app", ["python3", "-c", READER]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut said = String::new();
+    stdout.read_line(&mut said).unwrap();
+    assert_eq!(said, "reading\n");
+    (child, stdout)
+}
+
+fn app(name: &str) -> Namespace {
+    let namespace = Namespace::opted_in(name);
+    namespace.deploy("app", |_| ());
+    namespace.allow("deployment.app", &["env", "files", "outgoing"]);
+    namespace
+}
+
+#[test]
+fn a_deleted_session_ends_within_seconds_and_the_command_is_told_why() {
+    let namespace = app("deleted");
+    let developer = Developer::new(namespace.name()).with_lingering_proxies();
+    let (mut child, _stdout) = reading(&developer);
+    let began = Instant::now();
+    cluster().run(&["delete", "sessions.mirrord.dev", "--all", "--namespace", namespace.name()]);
+    let mut told = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut told).unwrap();
+    assert!(!child.wait().unwrap().success());
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(told.contains("session ended") && told.contains("deleted"), "{told}");
+}
+
+#[test]
+fn a_killed_sidecar_comes_back_under_the_same_session_and_the_application_never_notices() {
+    let namespace = app("killed-sidecar");
+    let developer = Developer::new(namespace.name()).with_lingering_proxies();
+    let (mut child, _stdout) = reading(&developer);
+    let before = namespace.pods().remove(0);
+    let twin = sidecar(&before);
+    let id = twin["containerID"].as_str().unwrap().trim_start_matches("containerd://").to_owned();
+    let _ = cluster().on_node(&["ctr", "-n", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", &id]);
+    let after = until(Duration::from_secs(30), "the sidecar to be started again", || {
+        let pod = namespace.pods().remove(0);
+        let twin = sidecar(&pod);
+        (twin["restartCount"] == 1 && twin["started"] == true).then_some(pod)
+    });
+    assert_eq!(before["status"]["containerStatuses"], after["status"]["containerStatuses"]);
+    let session = namespace.sessions();
+    let again = developer.exec("deployment/app", ["cat", "/var/lib/checkout/private"]).succeeded();
+    assert_eq!(again.text(), "only for 4321\n");
+    let name = |sessions: &[Value]| {
+        sessions.iter().map(|session| session["metadata"]["name"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(name(&namespace.sessions()), name(&session), "no second session");
+    assert_eq!(child.try_wait().unwrap().map(|status| status.to_string()), None, "the program runs on");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_replaced_pod_is_followed_by_the_session() {
+    let namespace = app("replaced");
+    let developer = Developer::new(namespace.name()).with_lingering_proxies();
+    let _ = developer.exec("deployment/app", ["true"]).succeeded();
+    cluster().run(&["delete", "pod", "--all", "--namespace", namespace.name()]);
+    cluster().run(&["rollout", "status", "deployment/app", "--namespace", namespace.name(), "--timeout=55s"]);
+    let again = developer.exec("deployment/app", ["cat", "/var/lib/checkout/private"]).succeeded();
+    assert_eq!(again.text(), "only for 4321\n");
+}
+
+fn sidecar(pod: &Value) -> Value {
+    let statuses = pod["status"]["initContainerStatuses"].as_array().unwrap();
+    let status: Value =
+        serde_json::from_str(pod["metadata"]["annotations"]["mirrord.dev/status"].as_str().unwrap()).unwrap();
+    let name = &status["containers"][0]["sidecar"];
+    statuses.iter().find(|status| status["name"] == *name).unwrap().clone()
+}

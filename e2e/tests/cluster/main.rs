@@ -1,0 +1,20 @@
+//! The whole chain on a real Kubernetes, as its users see it. `make test` deploys to the cluster first.
+//!
+//! | module | what it proves |
+//! |---|---|
+//! | [`exec`] | a command has the pod's environment, files, names and connections, and is otherwise itself |
+//! | [`injection`] | the commonest kinds of pods are admitted and start with their sidecar |
+//! | [`refusals`] | who asks for what isn't there or isn't theirs gets a sentence that helps |
+//! | [`faults`] | every part may die: what happens then is soon, clear and never worse than without us |
+//! | [`forgery`] | answers of the webhook are no authority |
+//! | [`rights`] | what our ServiceAccounts may do, all of it |
+//! | [`chart`] | the chart is well-formed and refuses unknown values |
+#![forbid(unsafe_code)]
+
+mod chart;
+mod exec;
+mod faults;
+mod forgery;
+mod injection;
+mod refusals;
+mod rights;
