@@ -64,7 +64,7 @@ impl Layer {
         }
         let mut buffer = [0; libc::PATH_MAX as usize];
         let Ok(folder) = sys::working_directory(&mut buffer) else { return Err(Instead::Local) };
-        let joined = paths::join(folder, path);
+        let joined = paths::join_real(folder, path);
         match self.rules.decide(&joined) {
             Side::Local => Err(Instead::Local),
             Side::Remote => remote(joined),
@@ -89,7 +89,7 @@ impl Layer {
         let link = CString::new(format!("/proc/self/fd/{folder}")).map_err(|_| Errno(libc::EINVAL))?;
         match sys::read_link(&link, &mut buffer) {
             Ok(folder) if folder.first() == Some(&b'/') => {
-                let joined = paths::join(folder, path);
+                let joined = paths::join_real(folder, path);
                 if self.rules.decide(&joined) == Side::Remote { remote(joined) } else { Err(Instead::Local) }
             }
             _ => Err(Instead::Local),

@@ -41,6 +41,24 @@ pub fn join(folder: &[u8], path: &[u8]) -> Vec<u8> {
     joined
 }
 
+/// As [`join`], of a folder whose path has no symbolic links, as getcwd(2) says it: there, leading `..` lead
+/// where their letters say, and may lead out of a folder that the pod hasn't got.
+#[must_use]
+pub fn join_real(folder: &[u8], path: &[u8]) -> Vec<u8> {
+    let mut folder = folder;
+    let mut rest = path;
+    loop {
+        let end = rest.iter().position(|byte| *byte == b'/').unwrap_or(rest.len());
+        let (part, next) = rest.split_at(end);
+        match part {
+            b".." => folder = &folder[..folder.iter().rposition(|byte| *byte == b'/').unwrap_or(0)],
+            b"." => {}
+            _ => return join(folder, rest),
+        }
+        rest = &next[next.iter().position(|byte| *byte != b'/').unwrap_or(next.len())..];
+    }
+}
+
 /// An absolute path without `.`, `..`, doubled and trailing slashes.
 #[must_use]
 pub fn normal(path: &[u8]) -> Vec<u8> {
@@ -87,6 +105,21 @@ mod tests {
         ];
         for (path, expected) in cases {
             assert_eq!(normal(path), expected);
+        }
+    }
+
+    #[test]
+    fn leading_dots_are_resolved_in_a_real_folder() {
+        let cases: [(&[u8], &[u8]); 6] = [
+            (b"../../srv/x", b"/srv/x"),
+            (b"./../b/../c", b"/tmp/b/../c"),
+            (b"..//..///x", b"/x"),
+            (b"../../../..", b"/"),
+            (b"x/..", b"/tmp/w/x/.."),
+            (b".", b"/tmp/w/"),
+        ];
+        for (path, expected) in cases {
+            assert_eq!(join_real(b"/tmp/w", path), expected);
         }
     }
 

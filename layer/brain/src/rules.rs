@@ -113,6 +113,8 @@ pub const ROWS: &[Row] = &[
     local("/etc/fonts", TRUST),
     local("/etc/machine-id", MACHINE),
     local("/etc/mtab", MACHINE),
+    local("/etc/selinux", MACHINE),
+    local("/etc/apparmor.d", MACHINE),
     remote("/var/run/secrets", "the pod's tokens are what programs in a pod look for here"),
     remote("/run/secrets", "as /var/run/secrets"),
 ];

@@ -4,7 +4,7 @@
 //! ours from libc's.
 
 use std::{
-    ffi::{c_char, c_int, c_long},
+    ffi::{c_char, c_int, c_long, c_void},
     os::fd::{FromRawFd, IntoRawFd, OwnedFd},
     ptr::null_mut,
     sync::{Mutex, PoisonError},
@@ -18,12 +18,15 @@ use mirrord_layer_brain::{
 };
 
 use crate::{
-    front::{ask, at, layer},
+    front::{ask, at, layer, settle},
     table::original,
 };
 
 /// How many remote folders a process can read at once.
 const SLOTS: usize = 1024;
+
+/// How a folder is opened to be read.
+const READS: c_int = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
 
 type Slot = Mutex<Option<Box<Stream>>>;
 
@@ -64,9 +67,8 @@ fn keep(stream: Stream) -> *mut DIR {
 }
 
 pub(crate) unsafe fn opendir(path: *const c_char) -> *mut DIR {
-    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
     // SAFETY: the program promises a NUL-terminated path.
-    let opened = ask(|layer| layer.open(unsafe { at(libc::AT_FDCWD, path) }?, flags));
+    let opened = ask(|layer| layer.open(unsafe { at(libc::AT_FDCWD, path) }?, READS));
     match opened {
         Ok(descriptor) => Stream::new(descriptor).map_or_else(|(Errno(errno), _)| no_stream(errno), keep),
         Err(Instead::Fail(Errno(errno))) => no_stream(errno),
@@ -129,6 +131,113 @@ macro_rules! twins {
 twins! {
     readdir, readdir_r, dirent;
     readdir64, readdir64_r, dirent64;
+}
+
+/// Which entries scandir(3) keeps.
+pub(crate) type Filter<E> = unsafe extern "C" fn(*const E) -> c_int;
+/// In which order.
+pub(crate) type Compare<E> = unsafe extern "C" fn(*mut *const E, *mut *const E) -> c_int;
+
+/// A list as scandir(3) gives it: the program frees each entry and the list.
+struct Entries {
+    list: Vec<*mut c_void>,
+}
+
+impl Drop for Entries {
+    fn drop(&mut self) {
+        for entry in self.list.drain(..) {
+            // SAFETY: malloc(3) gave it, and it is in no other list.
+            unsafe { libc::free(entry) };
+        }
+    }
+}
+
+impl Entries {
+    /// All entries of a stream that `keep` wants, copied.
+    fn read(stream: &mut Stream, keep: impl Fn(*const u8) -> bool) -> Option<Self> {
+        let mut entries = Self { list: Vec::new() };
+        while let Some(entry) = stream.next_entry() {
+            if !keep(entry.as_ptr()) {
+                continue;
+            }
+            // SAFETY: malloc(3) takes any size.
+            let copy = unsafe { libc::malloc(ENTRY_BYTES) };
+            if copy.is_null() {
+                return None;
+            }
+            // SAFETY: ENTRY_BYTES can be read of every entry of a stream, and written to what was just allocated.
+            unsafe { std::ptr::copy_nonoverlapping(entry.as_ptr(), copy.cast(), ENTRY_BYTES) };
+            entries.list.push(copy);
+        }
+        Some(entries)
+    }
+
+    /// As an array of malloc(3), whose owner the program is from now on.
+    fn into_array(mut self) -> Option<(*mut *mut c_void, usize)> {
+        let count = self.list.len();
+        // SAFETY: malloc(3) takes any size; of 0 it may give null, hence one more.
+        let array: *mut *mut c_void = unsafe { libc::malloc((count + 1) * size_of::<*mut c_void>()) }.cast();
+        if array.is_null() {
+            return None;
+        }
+        // SAFETY: the array has room for `count` pointers.
+        unsafe { std::ptr::copy_nonoverlapping(self.list.as_ptr(), array, count) };
+        self.list.clear();
+        Some((array, count))
+    }
+}
+
+/// scandir, of a folder that was opened.
+fn scan(
+    descriptor: OwnedFd,
+    keep: impl Fn(*const u8) -> bool,
+    sort: impl FnOnce(*mut c_void, usize),
+) -> Result<(*mut *mut c_void, c_int), Errno> {
+    let mut stream = Stream::new(descriptor).map_err(|(errno, _)| errno)?;
+    let entries = Entries::read(&mut stream, keep).ok_or(Errno(libc::ENOMEM))?;
+    let (array, count) = entries.into_array().ok_or(Errno(libc::ENOMEM))?;
+    sort(array.cast(), count);
+    Ok((array, c_int::try_from(count).map_err(|_| Errno(libc::EOVERFLOW))?))
+}
+
+/// The twins of scandir: same shell, each with its own original.
+macro_rules! scanners {
+    ($($scan:ident, $entry:ident;)*) => { $(
+        pub(crate) unsafe fn $scan(
+            path: *const c_char,
+            list: *mut *mut *mut $entry,
+            filter: Option<Filter<$entry>>,
+            compare: Option<Compare<$entry>>,
+        ) -> c_int {
+            // SAFETY: the program promises a NUL-terminated path.
+            let opened = ask(|layer| layer.open(unsafe { at(libc::AT_FDCWD, path) }?, READS));
+            // SAFETY: the program's filter, called with an entry.
+            let keep = |entry: *const u8| filter.is_none_or(|filter| unsafe { filter(entry.cast()) } != 0);
+            let sort = |array, count| {
+                let Some(compare) = compare else { return };
+                // SAFETY: qsort(3) hands on pointers into the array, which are what scandir(3) compares; both
+                // types of function take two pointers.
+                let compare = unsafe { std::mem::transmute::<Compare<$entry>, ByAddress>(compare) };
+                // SAFETY: the array has `count` pointers.
+                unsafe { libc::qsort(array, count, size_of::<*mut c_void>(), Some(compare)) };
+            };
+            let scanned = opened.and_then(|descriptor| Ok(scan(descriptor, keep, sort)?));
+            settle(scanned, (libc::AT_FDCWD, path), |(array, count)| {
+                // SAFETY: the program promises a place for the list.
+                unsafe { list.write(array.cast()) };
+                count
+                // SAFETY: the program's call, as it is.
+            }, |_, path| unsafe { original::$scan(path, list, filter, compare) })
+        }
+    )* };
+}
+
+/// What qsort(3) calls.
+type ByAddress = unsafe extern "C" fn(*const c_void, *const c_void) -> c_int;
+
+scanners! {
+    scandir, dirent;
+    scandir64, dirent64;
 }
 
 pub(crate) unsafe fn closedir(stream: *mut DIR) -> c_int {

@@ -68,7 +68,8 @@ impl Row {
 /// Declares the table: `required|optional fn name(arguments) -> result, in libc|lsb => shell;`
 ///
 /// * Arguments behind a `;` are variadic in C. Rust can't define such functions, but on x86-64 and aarch64 Linux the
-///   first of them travels where a fixed one would (System V ABI §3.5.7, AAPCS64 §6.4), so a fixed one reads it.
+///   variadic ones travel where fixed ones would (System V ABI §3.5.7, AAPCS64 §6.4), so fixed ones read them; an
+///   argument that the program left out reads as whatever was there, as it does in libc's own code.
 /// * `in libc`: the signature is checked against the crate `libc` at compile time. `in lsb`: the function is none of
 ///   C's or POSIX', its signature is in the Linux Standard Base or glibc's headers.
 /// * `assembly: names;` stand for functions whose code is elsewhere, see [`crate::execl`].
@@ -77,21 +78,21 @@ macro_rules! hooks {
         assembly: $($assembly:ident),*;
         $(
             $(#[doc = $text:literal])*
-            $need:ident fn $name:ident($($argument:ident: $type:ty),* $(; $last:ident: $last_type:ty)?) -> $result:ty,
+            $need:ident fn $name:ident($($argument:ident: $type:ty),* $(; $($last:ident: $last_type:ty),+)?) -> $result:ty,
             in $book:ident => $($shell:ident)::+;
         )*
     ) => {
         $(
-            $crate::hook::signature!($book $name ($($type),*) ($($last_type)?) $result);
+            $crate::hook::signature!($book $name ($($type),*) ($($($last_type),+)?) $result);
 
             $(#[doc = $text])*
             ///
             /// # Safety
             /// As the function it replaces.
             #[unsafe(no_mangle)]
-            pub(crate) unsafe extern "C" fn $name($($argument: $type,)* $($last: $last_type)?) -> $result {
+            pub(crate) unsafe extern "C" fn $name($($argument: $type,)* $($($last: $last_type),+)?) -> $result {
                 // SAFETY: the caller's promises to the original are what the shell needs.
-                unsafe { $crate::$($shell)::+($($argument,)* $($last)?) }
+                unsafe { $crate::$($shell)::+($($argument,)* $($($last),+)?) }
             }
         )*
 
@@ -105,16 +106,16 @@ macro_rules! hooks {
                 ///
                 /// # Safety
                 /// As the function itself.
-                pub(crate) unsafe fn $name($($argument: $type,)* $($last: $last_type)?) -> $result {
+                pub(crate) unsafe fn $name($($argument: $type,)* $($($last: $last_type),+)?) -> $result {
                     let address = rows::$name.address();
                     if address.is_null() {
                         return $crate::hook::Absent::absent();
                     }
-                    type Function = unsafe extern "C" fn($($type,)* $($last_type)?) -> $result;
+                    type Function = unsafe extern "C" fn($($type,)* $($($last_type),+)?) -> $result;
                     // SAFETY: dlsym(3) found a function of this name, and `signature!` or the book says its type.
                     let function = unsafe { std::mem::transmute::<*mut std::ffi::c_void, Function>(address) };
                     // SAFETY: the caller's duty.
-                    unsafe { function($($argument,)* $($last)?) }
+                    unsafe { function($($argument,)* $($($last),+)?) }
                 }
             )*
 
@@ -150,7 +151,7 @@ macro_rules! signature {
     (libc $name:ident ($($type:ty),*) () $result:ty) => {
         const _: unsafe extern "C" fn($($type),*) -> $result = libc::$name;
     };
-    (libc $name:ident ($($type:ty),*) ($last:ty) $result:ty) => {
+    (libc $name:ident ($($type:ty),*) ($($last:ty),+) $result:ty) => {
         const _: unsafe extern "C" fn($($type,)* ...) -> $result = libc::$name;
     };
     (lsb $($rest:tt)*) => {};

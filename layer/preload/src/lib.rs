@@ -13,12 +13,14 @@
 //! | [`files`] [`status`] [`folders`] | open, stat, readdir and their kin |
 //! | [`network`] [`names`] | connect and getaddrinfo and their kin |
 //! | [`exec`] [`execl`] | execve, posix_spawn and their kin |
+//! | [`direct`] | the same calls, made by number |
 #![expect(unsafe_code, reason = "every function here is called by C, with C's pointers")]
 #![expect(
     clippy::multiple_unsafe_ops_per_block,
     reason = "a shell and its original are one call of the program's: both rest on what the program promises of it"
 )]
 
+mod direct;
 mod exec;
 mod execl;
 mod files;

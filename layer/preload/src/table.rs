@@ -7,7 +7,10 @@ use libc::{
     size_t, sockaddr, socklen_t, ssize_t,
 };
 
-use crate::hook::hooks;
+use crate::{
+    folders::{Compare, Filter},
+    hook::hooks,
+};
 
 hooks! {
     assembly: execl, execlp, execle;
@@ -116,6 +119,10 @@ hooks! {
     required fn readdir_r(stream: *mut DIR, entry: *mut dirent, result: *mut *mut dirent) -> c_int, in libc => folders::readdir_r;
     /// readdir_r(3), of programs with a 32-bit `off_t`
     required fn readdir64_r(stream: *mut DIR, entry: *mut dirent64, result: *mut *mut dirent64) -> c_int, in libc => folders::readdir64_r;
+    /// scandir(3): libc's own would read the folder by calls that nobody sees
+    required fn scandir(path: *const c_char, list: *mut *mut *mut dirent, filter: Option<Filter<dirent>>, compare: Option<Compare<dirent>>) -> c_int, in lsb => folders::scandir;
+    /// scandir(3), of programs with a 32-bit `off_t`
+    required fn scandir64(path: *const c_char, list: *mut *mut *mut dirent64, filter: Option<Filter<dirent64>>, compare: Option<Compare<dirent64>>) -> c_int, in lsb => folders::scandir64;
     /// closedir(3)
     required fn closedir(stream: *mut DIR) -> c_int, in libc => folders::closedir;
     /// rewinddir(3)
@@ -135,6 +142,9 @@ hooks! {
     required fn getsockname(socket: c_int, address: *mut sockaddr, size: *mut socklen_t) -> c_int, in libc => network::getsockname;
     /// getaddrinfo(3). Its list is made of libc's own lists, so freeaddrinfo(3) is libc's.
     required fn getaddrinfo(node: *const c_char, service: *const c_char, hints: *const addrinfo, result: *mut *mut addrinfo) -> c_int, in libc => names::getaddrinfo;
+
+    /// syscall(2): libuv, for one, makes its statx so
+    required fn syscall(number: c_long; a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> c_long, in libc => direct::syscall;
 
     /// execve(2)
     required fn execve(path: *const c_char, arguments: *const *const c_char, environment: *const *const c_char) -> c_int, in libc => exec::execve;

@@ -1,11 +1,13 @@
-//! The kernel's calls that the layer itself makes, by syscall(2).
+//! The kernel's calls that the layer itself makes, without libc.
 //!
 //! The libc functions of the same names are what a front replaces: called from here they would come back to us. All
 //! unsafe code of this crate is in this module; what it offers is safe.
 #![expect(unsafe_code, reason = "system calls take raw pointers; this module keeps them to itself")]
 
+mod raw;
 mod socket;
 
+use raw::kernel;
 use std::{
     ffi::{CStr, c_int, c_long},
     fmt,
@@ -57,12 +59,15 @@ pub fn set_errno(number: c_int) {
     unsafe { *place = number };
 }
 
-/// Makes the result of syscall(2) a `Result`.
-fn checked(result: c_long) -> Result<c_long, Errno> {
-    if result == -1 { Err(Errno(errno())) } else { Ok(result) }
+/// Makes the kernel's answer a `Result`.
+fn checked(answer: isize) -> Result<isize, Errno> {
+    match c_int::try_from(answer) {
+        Ok(errno @ -4095..0) => Err(Errno(-errno)),
+        _ => Ok(answer),
+    }
 }
 
-fn length(result: c_long) -> Result<usize, Errno> {
+fn length(result: isize) -> Result<usize, Errno> {
     checked(result).map(|count| usize::try_from(count).unwrap_or(0))
 }
 
@@ -73,12 +78,12 @@ fn length(result: c_long) -> Result<usize, Errno> {
 pub fn open(path: &CStr, flags: c_int) -> Result<OwnedFd, Errno> {
     let flags = flags | libc::O_CLOEXEC;
     // SAFETY: `path` is NUL-terminated by its type; without O_CREAT the kernel reads no mode.
-    let result = unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags) };
+    let result = unsafe { kernel!(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags) };
     owned(checked(result)?)
 }
 
 /// Takes over a descriptor that the kernel just gave us.
-fn owned(descriptor: c_long) -> Result<OwnedFd, Errno> {
+fn owned(descriptor: isize) -> Result<OwnedFd, Errno> {
     let number = c_int::try_from(descriptor).map_err(|_| Errno(libc::EBADF))?;
     // SAFETY: the callers pass what a system call just returned as new; nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
@@ -91,7 +96,7 @@ fn owned(descriptor: c_long) -> Result<OwnedFd, Errno> {
 pub fn read_at(file: BorrowedFd<'_>, buffer: &mut [u8], offset: i64) -> Result<usize, Errno> {
     let (pointer, room) = (buffer.as_mut_ptr(), buffer.len());
     // SAFETY: the kernel writes at most `room` bytes, into the exclusively borrowed buffer.
-    length(unsafe { libc::syscall(libc::SYS_pread64, file.as_raw_fd(), pointer, room, offset) })
+    length(unsafe { kernel!(libc::SYS_pread64, file.as_raw_fd(), pointer, room, offset) })
 }
 
 /// read(2).
@@ -101,13 +106,13 @@ pub fn read_at(file: BorrowedFd<'_>, buffer: &mut [u8], offset: i64) -> Result<u
 pub fn read(file: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> {
     let (pointer, room) = (buffer.as_mut_ptr(), buffer.len());
     // SAFETY: as in `read_at`.
-    length(unsafe { libc::syscall(libc::SYS_read, file.as_raw_fd(), pointer, room) })
+    length(unsafe { kernel!(libc::SYS_read, file.as_raw_fd(), pointer, room) })
 }
 
 /// Writes a line to the program's stderr, and gives up where that fails.
 pub fn complain(line: &str) {
     // SAFETY: the kernel reads `line.len()` bytes of a borrowed string.
-    unsafe { libc::syscall(libc::SYS_write, libc::STDERR_FILENO, line.as_ptr(), line.len()) };
+    unsafe { kernel!(libc::SYS_write, libc::STDERR_FILENO, line.as_ptr(), line.len()) };
 }
 
 /// fstat(2), of a number that needn't be open.
@@ -117,7 +122,7 @@ pub fn complain(line: &str) {
 pub fn status(descriptor: c_int) -> Result<Status, Errno> {
     let mut status = MaybeUninit::<Status>::uninit();
     // SAFETY: the kernel writes one `struct stat` into the place we borrowed for it, or fails.
-    checked(unsafe { libc::syscall(libc::SYS_fstat, descriptor, status.as_mut_ptr()) })?;
+    checked(unsafe { kernel!(libc::SYS_fstat, descriptor, status.as_mut_ptr()) })?;
     // SAFETY: the call succeeded, so the kernel filled it in.
     Ok(unsafe { status.assume_init() })
 }
@@ -130,7 +135,7 @@ pub fn status_of(path: &CStr) -> Result<Status, Errno> {
     let mut status = MaybeUninit::<Status>::uninit();
     let place = status.as_mut_ptr();
     // SAFETY: `path` is NUL-terminated by its type, and the kernel writes one `struct stat` into our place, or fails.
-    checked(unsafe { libc::syscall(libc::SYS_newfstatat, libc::AT_FDCWD, path.as_ptr(), place, 0) })?;
+    checked(unsafe { kernel!(libc::SYS_newfstatat, libc::AT_FDCWD, path.as_ptr(), place, 0) })?;
     // SAFETY: the call succeeded, so the kernel filled it in.
     Ok(unsafe { status.assume_init() })
 }
@@ -152,7 +157,7 @@ pub(crate) fn empty_statx() -> libc::statx {
 pub fn host_name() -> String {
     let mut name = MaybeUninit::<libc::utsname>::zeroed();
     // SAFETY: the kernel writes one `struct utsname` into the place we borrowed for it.
-    unsafe { libc::syscall(libc::SYS_uname, name.as_mut_ptr()) };
+    unsafe { kernel!(libc::SYS_uname, name.as_mut_ptr()) };
     // SAFETY: all-zero bytes are a valid `struct utsname`, and so is what the kernel wrote over them.
     let name = unsafe { name.assume_init() };
     let bytes = name.nodename.iter().map(|byte| byte.cast_unsigned()).take_while(|byte| *byte != 0).collect();
@@ -164,7 +169,7 @@ pub fn host_name() -> String {
 pub fn may_execute(path: &CStr) -> bool {
     let asked = |number, flags: c_int| {
         // SAFETY: `path` is NUL-terminated by its type; the call has no other pointer.
-        let answer = unsafe { libc::syscall(number, libc::AT_FDCWD, path.as_ptr(), libc::X_OK, flags) };
+        let answer = unsafe { kernel!(number, libc::AT_FDCWD, path.as_ptr(), libc::X_OK, flags) };
         checked(answer)
     };
     match asked(libc::SYS_faccessat2, libc::AT_EACCESS) {
@@ -179,16 +184,16 @@ pub fn may_execute(path: &CStr) -> bool {
 pub fn has_attribute(path: &CStr, name: &CStr) -> bool {
     let nowhere = std::ptr::null_mut::<u8>();
     // SAFETY: both are NUL-terminated by type; with a size of 0 the kernel writes nothing (getxattr(2)).
-    unsafe { libc::syscall(libc::SYS_getxattr, path.as_ptr(), name.as_ptr(), nowhere, 0_usize) > 0 }
+    unsafe { kernel!(libc::SYS_getxattr, path.as_ptr(), name.as_ptr(), nowhere, 0_usize) > 0 }
 }
 
 /// Real user and group of the process.
 #[must_use]
 pub fn identity() -> (u32, u32) {
     // SAFETY: getuid(2) has no arguments and can't fail.
-    let user = unsafe { libc::syscall(libc::SYS_getuid) };
+    let user = unsafe { kernel!(libc::SYS_getuid) };
     // SAFETY: getgid(2) has no arguments and can't fail.
-    let group = unsafe { libc::syscall(libc::SYS_getgid) };
+    let group = unsafe { kernel!(libc::SYS_getgid) };
     (u32::try_from(user).unwrap_or(u32::MAX), u32::try_from(group).unwrap_or(u32::MAX))
 }
 
@@ -196,7 +201,7 @@ pub fn identity() -> (u32, u32) {
 #[must_use]
 pub fn process() -> u32 {
     // SAFETY: getpid(2) has no arguments and can't fail.
-    u32::try_from(unsafe { libc::syscall(libc::SYS_getpid) }).unwrap_or(0)
+    u32::try_from(unsafe { kernel!(libc::SYS_getpid) }).unwrap_or(0)
 }
 
 /// The working directory, into `buffer`; without NUL.
@@ -206,7 +211,7 @@ pub fn process() -> u32 {
 pub fn working_directory(buffer: &mut [u8]) -> Result<&[u8], Errno> {
     let (pointer, room) = (buffer.as_mut_ptr(), buffer.len());
     // SAFETY: the kernel writes at most `room` bytes, into the exclusively borrowed buffer.
-    let length = length(unsafe { libc::syscall(libc::SYS_getcwd, pointer, room) })?;
+    let length = length(unsafe { kernel!(libc::SYS_getcwd, pointer, room) })?;
     let path = buffer.get(..length.saturating_sub(1)).unwrap_or_default();
     // A folder outside of the process's root is told as "(unreachable)…" (getcwd(2)).
     if path.first() == Some(&b'/') { Ok(path) } else { Err(Errno(libc::ENOENT)) }
@@ -219,7 +224,7 @@ pub fn working_directory(buffer: &mut [u8]) -> Result<&[u8], Errno> {
 pub fn read_link<'a>(path: &CStr, buffer: &'a mut [u8]) -> Result<&'a [u8], Errno> {
     let (pointer, room) = (buffer.as_mut_ptr(), buffer.len());
     // SAFETY: `path` is NUL-terminated by its type; the kernel writes at most `room` bytes into the buffer.
-    let result = unsafe { libc::syscall(libc::SYS_readlinkat, libc::AT_FDCWD, path.as_ptr(), pointer, room) };
+    let result = unsafe { kernel!(libc::SYS_readlinkat, libc::AT_FDCWD, path.as_ptr(), pointer, room) };
     length(result).map(|length| &buffer[..length.min(room)])
 }
 
@@ -230,7 +235,7 @@ pub fn read_link<'a>(path: &CStr, buffer: &'a mut [u8]) -> Result<&'a [u8], Errn
 pub fn read_folder(folder: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> {
     let (pointer, room) = (buffer.as_mut_ptr(), buffer.len());
     // SAFETY: the kernel writes at most `room` bytes, into the exclusively borrowed buffer.
-    length(unsafe { libc::syscall(libc::SYS_getdents64, folder.as_raw_fd(), pointer, room) })
+    length(unsafe { kernel!(libc::SYS_getdents64, folder.as_raw_fd(), pointer, room) })
 }
 
 /// fcntl(2) with an integer argument, of a number that needn't be open.
@@ -239,7 +244,7 @@ pub fn read_folder(folder: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, E
 /// As the kernel says.
 pub fn control(descriptor: c_int, command: c_int, argument: c_int) -> Result<c_int, Errno> {
     // SAFETY: the callers in this crate pass only commands whose argument is an integer.
-    let result = unsafe { libc::syscall(libc::SYS_fcntl, descriptor, command, argument) };
+    let result = unsafe { kernel!(libc::SYS_fcntl, descriptor, command, argument) };
     checked(result).map(|value| c_int::try_from(value).unwrap_or(0))
 }
 
@@ -248,7 +253,8 @@ pub fn control(descriptor: c_int, command: c_int, argument: c_int) -> Result<c_i
 /// # Errors
 /// As the kernel says.
 pub fn duplicate_above(file: BorrowedFd<'_>, lowest: c_int) -> Result<OwnedFd, Errno> {
-    owned(c_long::from(control(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, lowest)?))
+    let copy = control(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, lowest)?;
+    owned(isize::try_from(copy).map_err(|_| Errno(libc::EBADF))?)
 }
 
 /// How many descriptors the process may have (the soft `RLIMIT_NOFILE`).
@@ -258,7 +264,7 @@ pub fn descriptor_limit() -> u64 {
     let nothing = std::ptr::null::<libc::rlimit>();
     let place = &raw mut limit;
     // SAFETY: the kernel reads no new limit (null) and writes one `struct rlimit` into our place.
-    let result = unsafe { libc::syscall(libc::SYS_prlimit64, 0, libc::RLIMIT_NOFILE, nothing, place) };
+    let result = unsafe { kernel!(libc::SYS_prlimit64, 0, libc::RLIMIT_NOFILE, nothing, place) };
     if result == 0 { limit.rlim_cur } else { 256 }
 }
 
@@ -276,7 +282,7 @@ impl SignalsBlocked {
         let mut before = 0_u64;
         let (all, place) = (&raw const EVERY_SIGNAL, &raw mut before);
         // SAFETY: the kernel reads and writes 8 bytes each, at a static's and a local's address.
-        unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, all, place, size_of::<u64>()) };
+        unsafe { kernel!(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, all, place, size_of::<u64>()) };
         Self { before }
     }
 }
@@ -287,9 +293,7 @@ impl Drop for SignalsBlocked {
     fn drop(&mut self) {
         let (before, nowhere) = (&raw const self.before, std::ptr::null_mut::<u64>());
         // SAFETY: the kernel reads 8 bytes of a local, and writes nothing (null).
-        unsafe {
-            libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, before, nowhere, size_of::<u64>())
-        };
+        unsafe { kernel!(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, before, nowhere, size_of::<u64>()) };
     }
 }
 

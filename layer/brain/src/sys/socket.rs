@@ -11,7 +11,7 @@ use std::{
     path::Path,
 };
 
-use super::{Errno, checked, length, owned};
+use super::{Errno, checked, length, owned, raw::kernel};
 
 /// A connected `SOCK_STREAM` socket, closed at execve.
 ///
@@ -30,13 +30,12 @@ pub fn unix_stream(path: &Path) -> Result<OwnedFd, Errno> {
     }
     let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
     // SAFETY: socket(2) takes integers only.
-    let socket = owned(checked(unsafe { libc::syscall(libc::SYS_socket, libc::AF_UNIX, kind, 0) })?)?;
+    let socket = owned(checked(unsafe { kernel!(libc::SYS_socket, libc::AF_UNIX, kind, 0) })?)?;
     let place = &raw const address;
     loop {
         // SAFETY: the kernel reads `size_of` bytes of a live local.
-        let result = unsafe {
-            libc::syscall(libc::SYS_connect, socket.as_raw_fd(), place, size_of::<libc::sockaddr_un>())
-        };
+        let result =
+            unsafe { kernel!(libc::SYS_connect, socket.as_raw_fd(), place, size_of::<libc::sockaddr_un>()) };
         match checked(result) {
             Ok(_) => return Ok(socket),
             Err(Errno(libc::EINTR)) => {}
@@ -55,15 +54,7 @@ pub fn send(socket: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), Errno> {
         let (pointer, count) = (bytes.as_ptr(), bytes.len());
         // SAFETY: the kernel reads `count` bytes of a live slice, and no address (null).
         let result = unsafe {
-            libc::syscall(
-                libc::SYS_sendto,
-                socket.as_raw_fd(),
-                pointer,
-                count,
-                libc::MSG_NOSIGNAL,
-                nowhere,
-                0,
-            )
+            kernel!(libc::SYS_sendto, socket.as_raw_fd(), pointer, count, libc::MSG_NOSIGNAL, nowhere, 0,)
         };
         match length(result) {
             Ok(sent) => bytes = &bytes[sent..],
@@ -96,7 +87,7 @@ pub fn receive(
     let place = &raw mut message;
     let received = loop {
         // SAFETY: `message` names a live buffer and live room for one control message, with their true sizes.
-        match length(unsafe { libc::syscall(libc::SYS_recvmsg, socket.as_raw_fd(), place, flags) }) {
+        match length(unsafe { kernel!(libc::SYS_recvmsg, socket.as_raw_fd(), place, flags) }) {
             Err(Errno(libc::EINTR)) => {}
             other => break other?,
         }
@@ -129,7 +120,7 @@ pub fn connect(socket: c_int, address: SocketAddr) -> Result<(), Errno> {
     let (storage, size) = to_sockaddr(address);
     let place = &raw const storage;
     // SAFETY: the kernel reads `size` bytes of a live local that is at least as large.
-    checked(unsafe { libc::syscall(libc::SYS_connect, socket, place, size) }).map(drop)
+    checked(unsafe { kernel!(libc::SYS_connect, socket, place, size) }).map(drop)
 }
 
 /// Undoes a connect(2), by connecting to nothing (`AF_UNSPEC`).
@@ -138,7 +129,7 @@ pub fn disconnect(socket: c_int) {
     let nothing: libc::sockaddr = unsafe { std::mem::zeroed() };
     let place = &raw const nothing;
     // SAFETY: the kernel reads `size_of` bytes of a live local.
-    unsafe { libc::syscall(libc::SYS_connect, socket, place, size_of::<libc::sockaddr>()) };
+    unsafe { kernel!(libc::SYS_connect, socket, place, size_of::<libc::sockaddr>()) };
 }
 
 /// An integer option of level `SOL_SOCKET`.
@@ -160,7 +151,7 @@ fn integer_option(socket: c_int, level: c_int, name: c_int) -> Result<c_int, Err
     let mut size = u32::try_from(size_of::<c_int>()).unwrap_or(0);
     let (place, size_place) = (&raw mut value, &raw mut size);
     // SAFETY: the kernel writes at most `size` bytes into a live local of that size, and the size.
-    checked(unsafe { libc::syscall(libc::SYS_getsockopt, socket, level, name, place, size_place) })?;
+    checked(unsafe { kernel!(libc::SYS_getsockopt, socket, level, name, place, size_place) })?;
     Ok(value)
 }
 
@@ -185,7 +176,7 @@ fn address(call: libc::c_long, socket: c_int) -> Result<SocketAddr, Errno> {
     let mut size = u32::try_from(size_of::<libc::sockaddr_storage>()).unwrap_or(0);
     let (place, size_place) = (storage.as_mut_ptr(), &raw mut size);
     // SAFETY: the kernel writes at most `size` bytes into a live local of that size, and the size.
-    checked(unsafe { libc::syscall(call, socket, place, size_place) })?;
+    checked(unsafe { kernel!(call, socket, place, size_place) })?;
     // SAFETY: all-zero bytes are a valid `sockaddr_storage`, and so is what the kernel wrote over them.
     from_sockaddr(&unsafe { storage.assume_init() }).ok_or(Errno(libc::EAFNOSUPPORT))
 }

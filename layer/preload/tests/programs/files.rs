@@ -36,8 +36,9 @@ fn ls_and_find_show_remote_folders_as_they_are() {
     world.same(&["ls", "-liR", "/srv"]);
     world.same(&["ls", "/srv/nothing"]);
     world.same(&["find", "/srv", "-printf", "%p %y %s %i\n"]);
-    world.same(&["stat", "-L", "/srv/data/link"]);
-    world.same(&["stat", "/srv/data", "/srv/data/hello.txt"]);
+    let format = "%n %F %a %h %i %s %u %g %b %B %x %y %z";
+    world.same(&["stat", "-L", "-c", format, "/srv/data/link"]);
+    world.same(&["stat", "-c", format, "/srv/data", "/srv/data/link", "/srv/data/hello.txt"]);
     world.same(&["du", "-ab", "/srv"]);
 }
 
