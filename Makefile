@@ -52,7 +52,7 @@ test: setup ## Everything CI runs: lint, all tests, the tests on the cluster. En
 .PHONY: bench
 bench: deploy ## Measures, prints a table and writes target/bench/results.json
 	@e2e/scripts/shop.sh
-	@cargo run --quiet --release --package mirrord-e2e --bin bench
+	@cargo run --quiet --package mirrord-e2e --bin bench
 
 .PHONY: fmt
 fmt: ## Formats the code

@@ -1,6 +1,8 @@
 //! The test cluster, as its admin sees it.
 
 use std::{
+    collections::BTreeMap,
+    fs,
     path::{Path, PathBuf},
     process::Command,
     sync::LazyLock,
@@ -82,6 +84,16 @@ impl Cluster {
     #[track_caller]
     pub fn list(&self, kind: &str, namespace: &str) -> Vec<Value> {
         self.get(&[kind, "--namespace", namespace])["items"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// Its addresses: `NODE_ADDRESS` and the like.
+    #[must_use]
+    pub fn addresses(&self) -> BTreeMap<String, String> {
+        let text = fs::read_to_string(self.state.join("addresses.env")).unwrap_or_default();
+        text.lines()
+            .filter_map(|line| line.split_once('='))
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect()
     }
 
     /// A command of the node (`e2e/cluster/enter.sh`).

@@ -2,6 +2,8 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`measure`] | figures of a benchmark |
+//! | [`relay`] | a cluster that is far away, to count round trips |
 //! | [`run`] | commands: run to their end within a time limit, and what became of them |
 //! | [`cluster`] | the test cluster, as its admin sees it |
 //! | [`namespace`] | a namespace of a test's own, with a sample workload |
@@ -16,7 +18,9 @@
 
 pub mod cluster;
 pub mod developer;
+pub mod measure;
 pub mod namespace;
+pub mod relay;
 pub mod run;
 pub mod shop;
 pub mod snapshot;
