@@ -20,6 +20,7 @@ mod watch;
 
 use std::{
     collections::{BTreeMap, HashMap},
+    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
@@ -38,7 +39,7 @@ use tokio::{
 };
 
 use self::{
-    desired::{Desired, Rules, Twin},
+    desired::{Change, Desired, Rules, Twin},
     enroll::Enroller,
     tend::{Hub, Order, Tending},
 };
@@ -60,20 +61,17 @@ pub struct Prepare {
 
 impl Prepare {
     /// Wakes up what will serve a session.
-    pub fn wake(&self, namespace: &str, pods: &[Serving]) {
-        for pod in pods {
-            let Ok(address) = pod.address.parse() else { continue };
-            let twin = Twin {
-                route: pod.route,
-                address: std::net::SocketAddr::new(address, pod.port),
-                namespace: namespace.to_owned(),
-                pod: pod.name.clone(),
-                pod_uid: pod.uid.clone(),
-            };
-            if self.twin_tx.try_send(twin).is_err() {
-                return;
-            }
-        }
+    pub fn wake(&self, namespace: &str, pod: &Serving) {
+        let Ok(address) = pod.address.parse() else { return };
+        let twin = Twin {
+            route: pod.route,
+            address: SocketAddr::new(address, pod.port),
+            namespace: namespace.to_owned(),
+            pod: pod.name.clone(),
+            pod_uid: pod.uid.clone(),
+        };
+        // Where too many wait, this one will be woken by its session.
+        let _ = self.twin_tx.try_send(twin);
     }
 }
 
@@ -125,15 +123,14 @@ impl Boot {
         let mut ticks = tokio::time::interval(TICK);
         loop {
             tokio::select! {
-                change = change_rx.recv() => match change {
-                    Some(change) => {
-                        self.desired.apply(change);
-                        while let Ok(change) = change_rx.try_recv() {
-                            self.desired.apply(change);
-                        }
+                change = change_rx.recv() => {
+                    let Some(change) = change else { break };
+                    let listed = matches!(change, Change::Listed(..));
+                    self.desired.apply(change);
+                    if listed {
+                        self.collect_garbage();
                     }
-                    None => break,
-                },
+                }
                 Some(twin) = self.prepared_rx.recv() => self.wake(twin),
                 Some(_) = self.tasks.join_next() => self.told.retain(|_, told| !told.task.is_finished()),
                 Ok(()) = self.configuration.changed() => {}

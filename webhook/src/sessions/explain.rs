@@ -13,9 +13,9 @@ const SIMILAR: f64 = 0.75;
 /// How many suggestions help.
 const SUGGESTIONS: usize = 3;
 
-/// Nothing can serve.
+/// Nothing can serve. `labelled` says whether the namespace opted in, where that is known.
 #[must_use]
-pub fn nothing_serves(why: &WhyNone, workload: &Workload, namespace: &str, labelled: bool) -> Denial {
+pub fn nothing_serves(why: &WhyNone, workload: &Workload, namespace: &str, labelled: Option<bool>) -> Denial {
     let (code, message) = match why {
         WhyNone::NothingRuns => {
             (DenialCode::NoSidecar, format!("no pod of {workload} runs in namespace \"{namespace}\""))
@@ -30,7 +30,7 @@ pub fn nothing_serves(why: &WhyNone, workload: &Workload, namespace: &str, label
                 "the pods of {workload} opt out: remove the label {INJECT_LABEL}=disabled from its pod template"
             ),
         ),
-        WhyNone::NoSidecar { opted_out: false } if labelled => (
+        WhyNone::NoSidecar { opted_out: false } if labelled != Some(false) => (
             DenialCode::NoSidecar,
             format!(
                 "no pod of {workload} has a mirrord sidecar: they are older than the namespace's label, or were \
@@ -110,10 +110,10 @@ mod tests {
     #[test]
     fn the_line_that_mends_it_can_be_pasted() {
         let why = WhyNone::NoSidecar { opted_out: false };
-        let denial = nothing_serves(&why, &deployment("checkout"), "shop", true);
+        let denial = nothing_serves(&why, &deployment("checkout"), "shop", Some(true));
         assert_eq!(denial.code, DenialCode::NoSidecar);
         assert!(denial.message.contains("kubectl rollout restart deployment/checkout -n shop"), "{denial}");
-        let denial = nothing_serves(&why, &deployment("checkout"), "shop", false);
+        let denial = nothing_serves(&why, &deployment("checkout"), "shop", Some(false));
         assert!(
             denial.message.contains("kubectl label namespace shop mirrord.dev/inject=enabled"),
             "{denial}"

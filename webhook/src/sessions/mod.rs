@@ -28,7 +28,7 @@ pub mod wish;
 use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::Namespace;
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 use mirrord_certs::{GateKey, UnixTime};
 use mirrord_protocol::feature::Feature;
 use mirrord_session::{INJECT_LABEL, SessionPod, SessionStatus};
@@ -153,8 +153,9 @@ impl Sessions {
         let primary = status.pods.first().map(|pod| pod.uid.clone());
         let Granted { workload, features, choice } = self.grant(request, wish, primary.as_deref()).await?;
         let expires_at = (now + self.lifetimes.ttl).min(status.deadline);
-        if !request.dry_run {
-            self.prepare.wake(&request.namespace, &choice.pods);
+        // Only the one that every session uses: a review may be forged, and the others shall sleep on.
+        if let Some(primary) = choice.pods.first().filter(|_| !request.dry_run) {
+            self.prepare.wake(&request.namespace, primary);
         }
         let pods = choice.pods.iter().map(|pod| self.session_pod(pod, expires_at)).collect();
         let words: Vec<String> = features.iter().map(|feature| feature.verb().to_owned()).collect();
@@ -217,8 +218,9 @@ impl Sessions {
 
     async fn nothing_serves(&self, why: &WhyNone, workload: &Workload, namespace: &str) -> Denial {
         let found = Api::<Namespace>::all(self.client.clone()).get(namespace).await;
-        let labels = found.ok().and_then(|namespace| namespace.metadata.labels).unwrap_or_default();
-        let labelled = labels.get(INJECT_LABEL).is_some_and(|value| value == "enabled");
+        let labelled = found
+            .ok()
+            .map(|namespace| namespace.labels().get(INJECT_LABEL).is_some_and(|value| value == "enabled"));
         explain::nothing_serves(why, workload, namespace, labelled)
     }
 
