@@ -1,0 +1,133 @@
+//! The program itself, with an API server that knows only how to list and watch Sessions.
+
+mod support;
+
+use std::{
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{Json, Router, body::Body, extract::RawQuery, response::IntoResponse, routing::get};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+use support::{Gate, PATIENCE};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::Notify,
+    time::timeout,
+};
+
+/// Lists no Sessions, once it may, and then tells of no changes.
+async fn api_server(may_list: Arc<Notify>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let sessions = async move |RawQuery(query): RawQuery| {
+        if query.is_some_and(|query| query.contains("watch=true")) {
+            return Body::from_stream(futures::stream::pending::<Result<Vec<u8>, std::io::Error>>()).into_response();
+        }
+        may_list.notified().await;
+        let (version, kind) = ("mirrord.dev/v1alpha1", "SessionList");
+        let list = json!({ "apiVersion": version, "kind": kind, "metadata": { "resourceVersion": "1" }, "items": [] });
+        Json(list).into_response()
+    };
+    let app = Router::new().route("/apis/mirrord.dev/v1alpha1/sessions", get(sessions));
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    format!("http://{address}")
+}
+
+fn kubeconfig(folder: &std::path::Path, server: &str) -> std::path::PathBuf {
+    let path = folder.join("kubeconfig");
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "it",
+        "clusters": [{ "name": "it", "cluster": { "server": server } }],
+        "users": [{ "name": "it", "user": {} }],
+        "contexts": [{ "name": "it", "context": { "cluster": "it", "user": "it" } }],
+    });
+    std::fs::write(&path, config.to_string()).unwrap();
+    path
+}
+
+/// A process that doesn't outlive its test.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Process {
+    fn start(arguments: &[&str], kubeconfig: &std::path::Path) -> Self {
+        let child = Command::new(env!("CARGO_BIN_EXE_mirrord-ingress"))
+            .args(arguments)
+            .env("KUBECONFIG", kubeconfig)
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
+        Self(child)
+    }
+
+    fn terminate(&self) {
+        let pid = Pid::from_raw(self.0.id().cast_signed()).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+    }
+
+    async fn ended(mut self) -> ExitStatus {
+        tokio::task::spawn_blocking(move || self.0.wait().unwrap()).await.unwrap()
+    }
+}
+
+/// The first line that answers a request, or nothing where nobody listens.
+async fn ask(port: u16, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: it\r\nconnection: close\r\n\r\n").as_bytes()).await.ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.ok()?;
+    answer.lines().next().map(str::to_owned)
+}
+
+async fn until(port: u16, path: &str, status: &str) {
+    let mut pause = tokio::time::interval(Duration::from_millis(20));
+    timeout(PATIENCE, async {
+        while ask(port, path).await.is_none_or(|answer| !answer.contains(status)) {
+            pause.tick().await;
+        }
+    })
+    .await
+    .unwrap_or_else(|_| panic!("{path} never answers {status}"));
+}
+
+/// A port that nobody has; the kernel hands out others for a while.
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[tokio::test]
+async fn it_is_ready_after_the_first_list_and_ends_well_on_sigterm() {
+    let (gate, may_list) = (Gate::new(), Arc::new(Notify::new()));
+    let server = api_server(Arc::clone(&may_list)).await;
+    let kubeconfig = kubeconfig(gate.folder.path(), &server);
+    let port = free_port();
+    let (health, keys) = (format!("127.0.0.1:{port}"), gate.folder.path().to_str().unwrap());
+    let arguments = ["--listen", "127.0.0.1:0", "--health-listen", &health, "--gate-keys", keys];
+    let process = Process::start(&arguments, &kubeconfig);
+    until(port, "/livez", "200").await;
+    until(port, "/readyz", "503").await;
+    may_list.notify_one();
+    until(port, "/readyz", "200").await;
+    process.terminate();
+    until(port, "/readyz", "503").await;
+    assert!(timeout(PATIENCE, process.ended()).await.unwrap().success());
+}
+
+#[tokio::test]
+async fn without_a_gate_key_it_says_so_and_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let kubeconfig = kubeconfig(folder.path(), "http://127.0.0.1:1");
+    let keys = folder.path().join("nowhere");
+    let process = Process::start(&["--listen", "127.0.0.1:0", "--gate-keys", keys.to_str().unwrap()], &kubeconfig);
+    assert!(!timeout(PATIENCE, process.ended()).await.unwrap().success());
+}
