@@ -63,6 +63,7 @@ pub const KEYS: &[Key] = &[
     key("target.path.daemon_set", &[Text], "", "Name of a DaemonSet."),
     key("target.path.replica_set", &[Text], "", "Name of a ReplicaSet."),
     key("target.path.job", &[Text], "", "Name of a running Job."),
+    key("target.path.cron_job", &[Text], "", "Name of a CronJob: its running Jobs."),
     key("target.path.pod", &[Text], "", "Name of a pod."),
     key("target.path.container", &[Text], "first with a sidecar", "Which container of the target."),
     key("target.deployment", &[Text], "", "As `target.path.deployment`."),
@@ -70,6 +71,7 @@ pub const KEYS: &[Key] = &[
     key("target.daemon_set", &[Text], "", "As `target.path.daemon_set`."),
     key("target.replica_set", &[Text], "", "As `target.path.replica_set`."),
     key("target.job", &[Text], "", "As `target.path.job`."),
+    key("target.cron_job", &[Text], "", "As `target.path.cron_job`."),
     key("target.pod", &[Text], "", "As `target.path.pod`."),
     key("target.container", &[Text], "first with a sidecar", "As `target.path.container`."),
     key(

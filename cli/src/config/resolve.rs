@@ -35,12 +35,13 @@ pub fn resolve(text: &str, file: &Path, base: &Path) -> Result<Config, Mistakes>
 }
 
 /// How the peer spells kinds in `target.path`.
-const KINDS: [(&str, TargetKind); 6] = [
+const KINDS: [(&str, TargetKind); 7] = [
     ("deployment", TargetKind::Deployment),
     ("stateful_set", TargetKind::StatefulSet),
     ("daemon_set", TargetKind::DaemonSet),
     ("replica_set", TargetKind::ReplicaSet),
     ("job", TargetKind::Job),
+    ("cron_job", TargetKind::CronJob),
     ("pod", TargetKind::Pod),
 ];
 

@@ -1,0 +1,147 @@
+//! The command line.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use mirrord_session::Target;
+
+use crate::exit;
+
+/// Run a local program in the context of a Kubernetes workload.
+///
+/// Its environment, files, names and connections are those of a running pod; nothing is deployed or restarted.
+#[derive(Debug, Parser)]
+#[command(name = "mirrord", version, after_long_help = exit::table(), max_term_width = 100)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a program in the context of a workload.
+    #[command(after_long_help = exit::table())]
+    Exec(Exec),
+    /// List the workloads that can be used.
+    Ls(List),
+    /// Check a configuration file, and show what it means.
+    VerifyConfig(Verify),
+    /// List or stop sessions.
+    #[command(subcommand)]
+    Session(SessionCommand),
+    /// The proxy's own process.
+    #[command(hide = true)]
+    Proxy {
+        /// The second generation.
+        #[arg(long)]
+        detached: bool,
+    },
+}
+
+/// Which cluster, and as whom.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Cluster {
+    /// Namespace; else the context's.
+    #[arg(short, long, value_name = "NS")]
+    pub namespace: Option<String>,
+    /// Context of the kubeconfig; else its current one.
+    #[arg(long, value_name = "NAME")]
+    pub context: Option<String>,
+    /// Kubeconfig; else KUBECONFIG or ~/.kube/config.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Act as another user, where you may.
+    #[arg(long = "as", value_name = "USER")]
+    pub user: Option<String>,
+    /// Act as a member of a group (repeatable).
+    #[arg(long = "as-group", value_name = "GROUP", requires = "user")]
+    pub groups: Vec<String>,
+}
+
+/// Arguments of `exec`.
+#[derive(Args, Debug)]
+pub struct Exec {
+    /// Whose context: kind/name or kind/name/container/name.
+    #[arg(short, long, env = "MIRRORD_TARGET", value_name = "TARGET", hide_env = true)]
+    pub target: Option<Target>,
+    /// Configuration; else the nearest .mirrord/mirrord.json upwards.
+    #[arg(short = 'f', long, env = "MIRRORD_CONFIG_FILE", value_name = "FILE", hide_env = true)]
+    pub config_file: Option<PathBuf>,
+    /// Which cluster, and as whom.
+    #[command(flatten)]
+    pub cluster: Cluster,
+    /// The program and its arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// Arguments of `ls`.
+#[derive(Args, Debug)]
+pub struct List {
+    /// Which cluster, and as whom.
+    #[command(flatten)]
+    pub cluster: Cluster,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub output: Format,
+}
+
+/// Arguments of `verify-config`.
+#[derive(Args, Debug)]
+pub struct Verify {
+    /// The file; else the nearest .mirrord/mirrord.json upwards.
+    #[arg(env = "MIRRORD_CONFIG_FILE", hide_env = true)]
+    pub file: Option<PathBuf>,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub output: Format,
+}
+
+/// What to do with sessions.
+#[derive(Debug, Subcommand)]
+pub enum SessionCommand {
+    /// List sessions: those of the namespace, and this machine's proxies.
+    Ls(SessionList),
+    /// End sessions.
+    Stop(SessionStop),
+}
+
+/// Arguments of `session ls`.
+#[derive(Args, Debug)]
+pub struct SessionList {
+    /// Which cluster, and as whom.
+    #[command(flatten)]
+    pub cluster: Cluster,
+    /// Of all namespaces.
+    #[arg(short = 'A', long, conflicts_with = "namespace")]
+    pub all_namespaces: bool,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub output: Format,
+}
+
+/// Arguments of `session stop`.
+#[derive(Args, Debug)]
+pub struct SessionStop {
+    /// Names of sessions, or the beginnings of names.
+    #[arg(required_unless_present = "all", value_name = "NAME")]
+    pub names: Vec<String>,
+    /// All that this machine's proxies hold.
+    #[arg(long, conflicts_with = "names")]
+    pub all: bool,
+    /// Which cluster, and as whom.
+    #[command(flatten)]
+    pub cluster: Cluster,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// A table.
+    #[default]
+    Table,
+    /// JSON.
+    Json,
+}

@@ -1,0 +1,201 @@
+//! `mirrord exec`: everything that has to be so, then execve(2) in place.
+//!
+//! The program takes over this very process: its pid, terminal, descriptors, signals and exit code are those of the
+//! command. What must go on beside it is in the proxy's process, which the next `exec` finds warm.
+
+use std::{
+    ffi::{OsStr, OsString},
+    os::unix::process::CommandExt,
+    path::PathBuf,
+    process::Command,
+    time::Duration,
+};
+
+use mirrord_layer_brain::settings::{self, FileMode, Settings};
+use mirrord_protocol::feature::Feature;
+use mirrord_session::Target;
+
+use super::{access, block_on, directory, home, ls};
+use crate::{
+    arguments::Exec,
+    config::{Config, file},
+    environment::{Rules, Variables, parse},
+    exit::{Exit, Problem},
+    kubernetes::{
+        access::{Access, Place},
+        api::Wanted,
+    },
+    layer_file, program,
+    progress::Progress,
+    proxy::{
+        client::{self, Found, short},
+        folder::Folder,
+        job::{self, Job},
+    },
+};
+
+/// The variable that says how long a proxy lingers, in seconds.
+pub const LINGER: &str = "MIRRORD_LINGER_SECONDS";
+/// How long it does so by default.
+const LINGER_SECONDS: u64 = 600;
+/// How long a list of targets may take that nobody asked for.
+const SUGGESTION: Duration = Duration::from_secs(3);
+
+/// Runs a program; comes back only with a reason why not.
+pub fn exec(arguments: &Exec, progress: &Progress) -> Problem {
+    match prepare(arguments, progress) {
+        // Sets SIGPIPE back to what it was before Rust's runtime; the signal mask was never touched.
+        Ok(mut command) => {
+            let error = command.exec();
+            let program = command.get_program().display().to_string();
+            Problem::new(Exit::CannotExecute, format!("{program} can't be executed: {error}"))
+        }
+        Err(problem) => problem,
+    }
+}
+
+fn prepare(arguments: &Exec, progress: &Progress) -> Result<Command, Problem> {
+    let directory = directory()?;
+    let home = home();
+    let (config, _) = file::load(arguments.config_file.as_deref(), &directory, home.as_deref())?;
+    let linger_seconds = linger()?;
+    let name = arguments.command.first().map(OsString::as_os_str).unwrap_or_default();
+    let file = program::find(name, std::env::var_os("PATH").as_deref())?;
+    if let Err(refused) = program::admit(&file) {
+        if std::env::var_os(settings::ALLOW_LOCAL).as_deref() != Some(OsStr::new("1")) {
+            return Err(refused.into());
+        }
+        progress.warning(&format!(
+            "{} runs without mirrord: {} is set",
+            file.display(),
+            settings::ALLOW_LOCAL
+        ));
+    }
+    let access =
+        access(&arguments.cluster, config.kubeconfig.as_deref(), config.context.as_deref(), &directory);
+    let place = access.place(arguments.cluster.namespace.as_deref().or(config.namespace.as_deref()))?;
+    let Some(target) = arguments.target.as_ref().or(config.target.as_ref()) else {
+        return Err(no_target(&access, &place.namespace));
+    };
+    let folder = Folder::of_user()?;
+    let layer = layer_file::find(&folder)?;
+    let job = job(&config, target, access, &place, linger_seconds);
+    let found = client::attach(&folder, &job, &|step| progress.step(step))?;
+    announce(&found, progress);
+
+    let settings = settings(&config, &found, layer, directory, home);
+    let variables = variables(config.environment.as_ref(), &found.environment, &settings)?;
+    let mut command = Command::new(&file);
+    command.arg0(name).args(arguments.command.iter().skip(1)).env_clear().envs(variables);
+    Ok(command)
+}
+
+fn job(config: &Config, target: &Target, access: Access, place: &Place, linger_seconds: u64) -> Job {
+    let (mut features, mut optional) = (Vec::new(), Vec::new());
+    if config.environment.is_some() {
+        features.push(Feature::Env);
+    }
+    if config.files {
+        features.push(Feature::Files);
+        optional.push(Feature::Secrets);
+    }
+    if config.outgoing {
+        features.push(Feature::Outgoing);
+    }
+    let wanted = Wanted::new(target, features, optional);
+    Job {
+        name: job::name(place, &wanted),
+        access,
+        namespace: place.namespace.clone(),
+        wanted,
+        linger_seconds,
+    }
+}
+
+/// In CI there is no next `exec` that would be glad of a warm tunnel, but somebody who waits for the machine.
+fn linger() -> Result<u64, Problem> {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    match set(LINGER) {
+        Some(value) => value.to_str().and_then(|value| value.parse().ok()).ok_or_else(|| {
+            Problem::new(Exit::Usage, format!("{LINGER} can't be {value:?}")).help("give whole seconds")
+        }),
+        None if set("CI").is_some_and(|value| value != "false") => Ok(0),
+        None => Ok(LINGER_SECONDS),
+    }
+}
+
+fn announce(found: &Found, progress: &Progress) {
+    let summary = &found.attached.summary;
+    let warm = if found.warm { ", warm" } else { "" };
+    progress.step(&format!(
+        "session {} on {} in {} ({}) – pod {}, {} ms{warm}",
+        short(&summary.session),
+        summary.target,
+        summary.namespace,
+        summary.features.join(", "),
+        summary.pod,
+        progress.elapsed_ms()
+    ));
+    if !found.warm && !summary.without_sidecar.is_empty() {
+        let pods = summary.without_sidecar.join(", ");
+        progress.warning(&format!(
+            "pods without sidecar: {pods}; a rollout restart of {} gives them one",
+            summary.target
+        ));
+    }
+}
+
+fn settings(
+    config: &Config,
+    found: &Found,
+    layer: PathBuf,
+    directory: PathBuf,
+    home: Option<PathBuf>,
+) -> Settings {
+    let granted =
+        |feature: Feature| found.attached.summary.features.iter().any(|verb| verb == feature.verb());
+    Settings {
+        proxy: found.attached.layer.clone(),
+        layer,
+        files: if config.files && granted(Feature::Files) { FileMode::Read } else { FileMode::Local },
+        outgoing: config.outgoing && granted(Feature::Outgoing),
+        remote_mounts: Vec::new(),
+        local_trees: home.into_iter().chain([directory]).collect(),
+    }
+}
+
+fn variables(rules: Option<&Rules>, pod: &[u8], settings: &Settings) -> Result<Variables, Problem> {
+    let local: Variables = std::env::vars_os().collect();
+    let mut variables = match rules {
+        Some(rules) => rules.merge(local, parse(pod)),
+        None => local,
+    };
+    let preload = variables.get(OsStr::new(settings::PRELOAD)).cloned();
+    let added = settings.variables(preload.as_deref()).map_err(|error| {
+        Problem::new(Exit::Internal, error.to_string()).help("name a copy elsewhere with MIRRORD_LAYER_FILE")
+    })?;
+    variables.extend(added.map(|(name, value)| (OsString::from(name), value)));
+    Ok(variables)
+}
+
+/// What could be meant is told, where that is known soon.
+fn no_target(access: &Access, namespace: &str) -> Problem {
+    let known = block_on(async {
+        let asked = tokio::time::timeout(SUGGESTION, ls::targets(access, namespace)).await;
+        Ok(asked.ok().and_then(Result::ok).unwrap_or_default())
+    });
+    let names: Vec<String> = known
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|report| report.injected > 0)
+        .map(|report| report.target)
+        .collect();
+    let help = match names.as_slice() {
+        [] => "name one: mirrord exec -t deployment/NAME -- COMMAND, or \"target\" in .mirrord/mirrord.json; `mirrord ls` lists them".to_owned(),
+        names => format!(
+            "name one with -t, or \"target\" in .mirrord/mirrord.json; in namespace {namespace} there are {}",
+            names.join(", ")
+        ),
+    };
+    Problem::new(Exit::Usage, "there is no target").help(help)
+}

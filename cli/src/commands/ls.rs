@@ -1,0 +1,47 @@
+//! `mirrord ls`: the workloads that the caller can use, by a dry run that stores nothing.
+
+use mirrord_session::TargetReport;
+
+use super::{access, block_on, directory, print, print_json, table};
+use crate::{
+    arguments::{Format, List},
+    exit::Problem,
+    kubernetes::{access::Access, api::Sessions},
+    progress::Progress,
+};
+
+/// Lists targets.
+///
+/// # Errors
+/// Those of the API server.
+pub fn ls(arguments: &List, progress: &Progress) -> Result<(), Problem> {
+    let access = access(&arguments.cluster, None, None, &directory()?);
+    let namespace = access.place(arguments.cluster.namespace.as_deref())?.namespace;
+    let targets = block_on(targets(&access, &namespace))?;
+    if arguments.output == Format::Json {
+        return print_json(&targets);
+    }
+    if targets.is_empty() {
+        progress.step(&format!("there is nothing in namespace {namespace} that you may use"));
+        return Ok(());
+    }
+    let rows: Vec<[String; 5]> = targets.iter().map(row).collect();
+    print(&table::layout(["TARGET", "CONTAINERS", "PODS", "WITH SIDECAR", "FEATURES"], &rows));
+    Ok(())
+}
+
+/// Asks for the targets of a namespace.
+pub(super) async fn targets(access: &Access, namespace: &str) -> Result<Vec<TargetReport>, Problem> {
+    let client = access.client().await?;
+    Ok(Sessions::new(client, Some(namespace)).targets().await?)
+}
+
+fn row(report: &TargetReport) -> [String; 5] {
+    [
+        report.target.clone(),
+        table::words(&report.containers),
+        report.pods.to_string(),
+        report.injected.to_string(),
+        table::words(&report.features),
+    ]
+}

@@ -1,0 +1,304 @@
+//! What the API server's errors mean, and the next step.
+//!
+//! Four voices speak through one error type: the admission webhook (its denials carry a word in
+//! `details.causes[0].reason`, see the webhook's `sessions::denial`), RBAC, the API server about itself or about a webhook
+//! that doesn't answer, and the connection. Pure, so that recorded answers can be tests.
+
+use kube::core::Status;
+use thiserror::Error;
+
+use crate::exit::{Exit, Problem};
+
+/// What was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// As RBAC calls it.
+    pub verb: &'static str,
+    /// Where; all where `None`.
+    pub namespace: Option<String>,
+}
+
+/// Why the API server gave no Session.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Refusal {
+    /// mirrord's webhook said no.
+    #[error("{message}")]
+    Denied {
+        /// The word for programs.
+        word: String,
+        /// Its sentence.
+        message: String,
+    },
+    /// RBAC said no.
+    #[error("you may not {} sessions.mirrord.dev{}: {message}", attempt.verb, in_namespace(attempt))]
+    Forbidden {
+        /// What was asked for.
+        attempt: Attempt,
+        /// The API server's sentence.
+        message: String,
+    },
+    /// The API server doesn't know who asks.
+    #[error("the API server doesn't accept the kubeconfig's credentials: {0}")]
+    Unauthorized(String),
+    /// There are no Sessions in this cluster.
+    #[error("mirrord isn't installed in this cluster: it has no resource sessions.mirrord.dev")]
+    NotInstalled,
+    /// There is no such namespace.
+    #[error("there is no namespace {0:?}")]
+    NoNamespace(String),
+    /// There is no such Session.
+    #[error("there is no such session: {0}")]
+    NoSession(String),
+    /// The Session was stored, but nobody filled it in.
+    #[error("the API server stored the session without asking mirrord's webhook")]
+    NotAdmitted,
+    /// The webhook doesn't answer.
+    #[error("mirrord's webhook doesn't answer the API server: {0}")]
+    WebhookDown(String),
+    /// The API server doesn't answer.
+    #[error("the API server can't be reached: {0}")]
+    Unreachable(String),
+    /// The API server takes too long.
+    #[error("the API server didn't answer within {seconds} s")]
+    Silent {
+        /// How long.
+        seconds: u64,
+    },
+    /// The kubeconfig's credential plugin failed.
+    #[error("the kubeconfig's credentials can't be had: {0}")]
+    Credentials(String),
+    /// Anything else.
+    #[error("the API server answered: {0}")]
+    Other(String),
+}
+
+fn in_namespace(attempt: &Attempt) -> String {
+    attempt
+        .namespace
+        .as_ref()
+        .map_or_else(|| " in all namespaces".to_owned(), |name| format!(" in namespace {name:?}"))
+}
+
+impl Refusal {
+    /// Understands an error.
+    #[must_use]
+    pub fn new(error: &kube::Error, attempt: Attempt) -> Self {
+        match error {
+            kube::Error::Api(status) => Self::of_status(status, attempt),
+            kube::Error::Auth(error) => Self::Credentials(error.to_string()),
+            kube::Error::Service(_) | kube::Error::HyperError(_) => of_connection(error),
+            other => Self::Other(other.to_string()),
+        }
+    }
+
+    fn of_status(status: &Status, attempt: Attempt) -> Self {
+        let message = status.message.clone();
+        let cause = status.details.as_ref().and_then(|details| details.causes.first());
+        if let Some((_, sentence)) = message.split_once("denied the request: ") {
+            let word = cause.map(|cause| cause.reason.clone()).unwrap_or_default();
+            return Self::Denied { word, message: sentence.to_owned() };
+        }
+        if message.contains("failed calling webhook") {
+            return Self::WebhookDown(message);
+        }
+        let kind = status.details.as_ref().map(|details| details.kind.as_str()).unwrap_or_default();
+        match status.code {
+            401 => Self::Unauthorized(message),
+            403 => Self::Forbidden { attempt, message },
+            404 if kind == "namespaces" => Self::NoNamespace(attempt.namespace.unwrap_or_default()),
+            404 if kind.starts_with("sessions") => Self::NoSession(message),
+            404 => Self::NotInstalled,
+            _ => Self::Other(message),
+        }
+    }
+
+    /// Whether the session is gone for good, so that asking again is no use.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::NoSession(_) | Self::NotInstalled | Self::NoNamespace(_) => true,
+            Self::Denied { word, .. } => word == "not_granted" || word == "bad_session",
+            _ => false,
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Denied { word, .. } => match word.as_str() {
+                "not_found" | "no_sidecar" => Exit::Target,
+                "not_granted" => Exit::NotGranted,
+                "unavailable" => Exit::Temporary,
+                _ => Exit::Internal,
+            },
+            Self::Forbidden { .. } => Exit::NotGranted,
+            Self::Unauthorized(_) | Self::Credentials(_) => Exit::Configuration,
+            Self::NoNamespace(_) | Self::NoSession(_) => Exit::Target,
+            Self::NotInstalled
+            | Self::NotAdmitted
+            | Self::WebhookDown(_)
+            | Self::Unreachable(_)
+            | Self::Silent { .. } => Exit::Unreachable,
+            Self::Other(_) => Exit::Temporary,
+        }
+    }
+
+    fn advice(&self) -> Option<String> {
+        let text = match self {
+            Self::Denied { word, .. } => return advice_on_denial(word).map(str::to_owned),
+            Self::Forbidden { attempt, .. } => {
+                let namespace = attempt.namespace.as_deref().unwrap_or("NAMESPACE");
+                return Some(format!(
+                    "ask an admin of the namespace to bind the ClusterRole mirrord-user to you: \
+                     kubectl create rolebinding mirrord-user --clusterrole=mirrord-user --user=YOU -n {namespace}"
+                ));
+            }
+            Self::Unauthorized(_) => {
+                "log in to the cluster again; `kubectl auth whoami` shows whether it worked"
+            }
+            Self::NotInstalled => {
+                "check the context (--context); else install it: helm install mirrord charts/mirrord -n mirrord --create-namespace"
+            }
+            Self::NoNamespace(_) => "choose another with -n",
+            Self::NoSession(_) => "`mirrord session ls` lists those that are there",
+            Self::NotAdmitted => {
+                "the webhook entry sessions.mirrord.dev is missing: kubectl get mutatingwebhookconfiguration mirrord"
+            }
+            Self::WebhookDown(_) => {
+                "look after it: kubectl -n mirrord get pods,endpoints; sessions that stand live on"
+            }
+            Self::Unreachable(_) | Self::Silent { .. } => {
+                "see whether `kubectl version` works; check VPN and --context"
+            }
+            Self::Credentials(_) => {
+                "see whether `kubectl auth whoami` works: log in with it first where it asks for something"
+            }
+            Self::Other(_) => "try again",
+        };
+        Some(text.to_owned())
+    }
+}
+
+fn advice_on_denial(word: &str) -> Option<&'static str> {
+    match word {
+        "not_found" => Some("`mirrord ls` lists the targets of a namespace; choose it with -n"),
+        "no_sidecar" => Some(
+            "mirrord enters pods when they are created: the line above makes new ones, once; `mirrord ls` shows what can be used now",
+        ),
+        "not_granted" => Some(
+            "turn off what you don't need in the configuration (feature.env, feature.fs, feature.network)",
+        ),
+        "unavailable" => Some("try again; if it stays: kubectl -n mirrord logs deploy/mirrord-webhook"),
+        "bad_session" => Some(
+            "client and control plane may be of releases that don't fit: compare `mirrord --version` with the chart's",
+        ),
+        _ => None,
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        Self { exit: refusal.exit(), message: refusal.to_string(), help: refusal.advice() }
+    }
+}
+
+/// The innermost cause says what happened; a credential plugin's failure comes this way too.
+fn of_connection(error: &kube::Error) -> Refusal {
+    let mut texts = Vec::new();
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<kube::client::AuthError>() {
+            return Refusal::Credentials(error.to_string());
+        }
+        texts.push(error.to_string());
+        next = error.source();
+    }
+    Refusal::Unreachable(texts.pop().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the API server of Kubernetes 1.34 wrote it.
+    fn told(verb: &'static str, answer: &str) -> Problem {
+        let status: Status = serde_json::from_str(answer).unwrap();
+        let attempt = Attempt { verb, namespace: Some("shop".to_owned()) };
+        Refusal::new(&kube::Error::Api(Box::new(status)), attempt).into()
+    }
+
+    fn denial(word: &str, code: u16, message: &str) -> String {
+        serde_json::json!({
+            "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": "x",
+            "message": format!("admission webhook \"sessions.mirrord.dev\" denied the request: {message}"),
+            "details": { "causes": [{ "reason": word, "message": message }] },
+        })
+        .to_string()
+    }
+
+    #[test]
+    fn a_target_without_sidecar_is_told_with_the_line_that_mends_it() {
+        let message =
+            "no pod of deployment/checkout has a mirrord sidecar: namespace \"shop\" has no label …";
+        let problem = told("create", &denial("no_sidecar", 422, message));
+        assert_eq!(problem.exit, Exit::Target);
+        assert_eq!(problem.message, message, "the webhook's own words, without the API server's in front");
+    }
+
+    #[test]
+    fn a_missing_verb_is_told_as_a_missing_right() {
+        let message = "user \"dev\" may not \"files\" on workloads.mirrord.dev \"deployment.checkout\" in namespace \"shop\": …";
+        let problem = told("create", &denial("not_granted", 403, message));
+        assert_eq!(problem.exit, Exit::NotGranted);
+        assert!(problem.message.contains("\"files\" on workloads.mirrord.dev"), "{problem}");
+    }
+
+    #[test]
+    fn no_right_on_sessions_names_verb_resource_and_role() {
+        let answer = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"sessions.mirrord.dev is forbidden: User \"dev\" cannot create resource \"sessions\" in API group \"mirrord.dev\" in the namespace \"shop\"","reason":"Forbidden","details":{"group":"mirrord.dev","kind":"sessions"},"code":403}"#;
+        let problem = told("create", answer);
+        assert_eq!(problem.exit, Exit::NotGranted);
+        assert!(
+            problem.message.starts_with("you may not create sessions.mirrord.dev in namespace \"shop\": "),
+            "{problem}"
+        );
+        assert!(problem.help.unwrap().contains("--clusterrole=mirrord-user --user=YOU -n shop"));
+    }
+
+    #[test]
+    fn a_cluster_without_mirrord_is_told_apart_from_one_without_the_namespace() {
+        let missing = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"the server could not find the requested resource","reason":"NotFound","details":{},"code":404}"#;
+        let problem = told("create", missing);
+        assert_eq!(problem.exit, Exit::Unreachable);
+        assert!(problem.message.contains("isn't installed"), "{problem}");
+        assert!(problem.help.unwrap().contains("helm install mirrord"));
+        let namespace = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"namespaces \"shop\" not found","reason":"NotFound","details":{"name":"shop","kind":"namespaces"},"code":404}"#;
+        assert_eq!(told("create", namespace).message, "there is no namespace \"shop\"");
+    }
+
+    #[test]
+    fn a_deleted_session_is_final_and_a_webhook_that_rests_is_not() {
+        let gone = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"sessions.mirrord.dev \"s-1\" not found","reason":"NotFound","details":{"name":"s-1","group":"mirrord.dev","kind":"sessions"},"code":404}"#;
+        let down = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"Internal error occurred: failed calling webhook \"sessions.mirrord.dev\": failed to call webhook: Post \"https://mirrord-webhook.mirrord.svc:443/sessions?timeout=10s\": dial tcp 10.96.0.9:443: connect: connection refused","reason":"InternalError","details":{"causes":[{"message":"failed calling webhook"}]},"code":500}"#;
+        let refusal = |answer: &str| {
+            let status: Status = serde_json::from_str(answer).unwrap();
+            Refusal::of_status(&status, Attempt { verb: "patch", namespace: None })
+        };
+        assert!(refusal(gone).is_final());
+        assert!(!refusal(down).is_final());
+        let problem = Problem::from(refusal(down));
+        assert_eq!(problem.exit, Exit::Unreachable);
+        assert!(
+            problem.message.contains("webhook doesn't answer")
+                && problem.message.contains("connection refused")
+        );
+        assert!(problem.help.unwrap().contains("kubectl -n mirrord get pods"));
+    }
+
+    #[test]
+    fn wrong_credentials_are_a_matter_of_the_kubeconfig() {
+        let answer = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"Unauthorized","reason":"Unauthorized","code":401}"#;
+        let problem = told("create", answer);
+        assert_eq!(problem.exit, Exit::Configuration);
+        assert!(problem.help.unwrap().contains("kubectl auth whoami"));
+    }
+}

@@ -1,0 +1,190 @@
+//! Renews the session, dials again when the connection is lost, and ends both.
+//!
+//! One task. When to renew and how long to dial are pure functions of the time. Expiry only suspends a session, so a
+//! laptop that slept renews first and then dials; a session that was deleted is over at once.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use mirrord_session::SessionStatus;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until, timeout, timeout_at},
+};
+
+use super::{
+    ask::{End, Tunnel},
+    dial::Dialler,
+    link::{Link, State},
+};
+use crate::kubernetes::{api::Lease, refusal::Refusal};
+
+/// Between two attempts at least, so that what refuses at once isn't asked in a loop.
+const PAUSE: Duration = Duration::from_millis(500);
+/// How long a renewal may take before dialling.
+const RENEW: Duration = Duration::from_secs(5);
+/// Between attempts to renew that failed.
+const RENEW_AGAIN: Duration = Duration::from_secs(10);
+/// How long good-byes may take.
+const GOOD_BYE: Duration = Duration::from_secs(3);
+
+/// Keeps a link up.
+#[derive(Debug)]
+pub struct Keeper {
+    lease: Arc<dyn Lease>,
+    dialler: Dialler,
+    status: SessionStatus,
+    state: watch::Sender<State>,
+    stop: mpsc::Receiver<String>,
+    renew_at: Instant,
+    renewed: u64,
+}
+
+/// What happens to a connection that is up.
+enum Event {
+    Ended(End),
+    Stop(String),
+    Renew,
+}
+
+/// Ends a link.
+#[derive(Clone, Debug)]
+pub struct Stop(mpsc::Sender<String>);
+
+impl Stop {
+    /// Ends the session, for a reason that completes "the session ended: …".
+    pub fn stop(&self, reason: impl Into<String>) {
+        // A full channel means that it is ending already.
+        let _ = self.0.try_send(reason.into());
+    }
+}
+
+impl Keeper {
+    /// Takes over a connection that stands.
+    #[must_use]
+    pub fn new(
+        lease: Arc<dyn Lease>,
+        dialler: Dialler,
+        status: SessionStatus,
+        tunnel: Tunnel,
+    ) -> (Self, Link, Stop) {
+        let (state, receiver) = watch::channel(State::Up(Arc::new(tunnel)));
+        let (stop_tx, stop) = mpsc::channel(1);
+        let renew_at = Instant::now() + renew_in(status.expires_at, unix_time());
+        let renewed = unix_time();
+        let keeper = Self { lease, dialler, status, state, stop, renew_at, renewed };
+        (keeper, Link::new(receiver), Stop(stop_tx))
+    }
+
+    /// Runs until the session is over, then says good-bye on both ways.
+    pub async fn run(mut self) {
+        loop {
+            let current = self.state.borrow().clone();
+            let next = match current {
+                State::Up(tunnel) => self.watch(tunnel).await,
+                State::Down(tunnel) => self.reconnect(tunnel).await,
+                State::Over(reason) => {
+                    tracing::info!(reason, "the session is over");
+                    break;
+                }
+            };
+            self.state.send_replace(next);
+        }
+        if let Ok(Err(refusal)) = timeout(GOOD_BYE, self.lease.end()).await {
+            tracing::info!(%refusal, "the session could not be deleted");
+        }
+    }
+
+    /// While it is up: renews when it is time, and waits for its end.
+    async fn watch(&mut self, tunnel: Arc<Tunnel>) -> State {
+        let reason = loop {
+            let event = tokio::select! {
+                end = tunnel.closed() => Event::Ended(end),
+                reason = self.stop.recv() => Event::Stop(reason.unwrap_or_default()),
+                () = sleep_until(self.renew_at) => Event::Renew,
+            };
+            match event {
+                Event::Ended(End::Over(reason)) => return State::Over(reason),
+                Event::Ended(End::Lost(reason)) => {
+                    tracing::warn!(reason, pod = tunnel.pod(), "the connection was lost");
+                    return State::Down(tunnel);
+                }
+                Event::Stop(reason) => break reason,
+                Event::Renew => match self.renew().await {
+                    Err(refusal) if refusal.is_final() => break refusal.to_string(),
+                    Err(refusal) => self.not_renewed(&refusal),
+                    Ok(()) => {}
+                },
+            }
+        };
+        tunnel.close(GOOD_BYE).await;
+        State::Over(reason)
+    }
+
+    /// While it is down: asks where pods are now, and dials, until the time is over.
+    async fn reconnect(&mut self, last: Arc<Tunnel>) -> State {
+        let patience = self.dialler.patience().reconnect;
+        let end = Instant::now() + patience;
+        let mut why = String::from("no answer");
+        while Instant::now() < end {
+            let pause = Instant::now() + PAUSE;
+            match timeout(RENEW, self.renew()).await {
+                Ok(Err(refusal)) if refusal.is_final() => return State::Over(refusal.to_string()),
+                // The pods that were there may still be.
+                Ok(Err(refusal)) => self.not_renewed(&refusal),
+                Ok(Ok(())) | Err(_) => {}
+            }
+            match timeout_at(end, self.dialler.dial(&self.status)).await {
+                Ok(Ok(tunnel)) => return State::Up(Arc::new(tunnel)),
+                Ok(Err(error)) => why = error.to_string(),
+                Err(_) => {}
+            }
+            tokio::select! {
+                () = sleep_until(pause) => {}
+                reason = self.stop.recv() => return State::Over(reason.unwrap_or_default()),
+            }
+        }
+        State::Over(format!(
+            "the connection to pod {} was lost, and not replaced within {} s: {why}",
+            last.pod(),
+            patience.as_secs()
+        ))
+    }
+
+    fn not_renewed(&mut self, refusal: &Refusal) {
+        tracing::warn!(%refusal, "the session could not be renewed");
+        self.renew_at = Instant::now() + RENEW_AGAIN;
+    }
+
+    async fn renew(&mut self) -> Result<(), Refusal> {
+        // Any other number than before: the time, unless it stands still.
+        self.renewed = unix_time().max(self.renewed + 1);
+        self.status = self.lease.renew(self.renewed).await?;
+        self.renew_at = Instant::now() + renew_in(self.status.expires_at, unix_time());
+        Ok(())
+    }
+}
+
+/// When to renew: at half of what is left, so that one failure leaves time for others; not in a loop.
+fn renew_in(expires_at: u64, now: u64) -> Duration {
+    Duration::from_secs((expires_at.saturating_sub(now) / 2).clamp(5, 3600))
+}
+
+fn unix_time() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_renewed_at_half_time_and_never_in_a_loop() {
+        assert_eq!(renew_in(1_300, 1_000), Duration::from_secs(150));
+        assert_eq!(renew_in(1_000, 1_000), Duration::from_secs(5));
+        assert_eq!(renew_in(900, 1_000), Duration::from_secs(5));
+        assert_eq!(renew_in(u64::MAX, 0), Duration::from_secs(3600));
+    }
+}

@@ -1,0 +1,43 @@
+//! The connection to the pod, kept up for as long as the session lives.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`dial`] | one connection: from a Session's status to granted rights |
+//! | [`ask`] | requests on a connection, and how its end is told |
+//! | [`link`] | what requests see: a connection that is replaced when it is lost, until the session is over |
+//! | [`keeper`] | renews the session, dials again, ends |
+
+pub mod ask;
+pub mod dial;
+pub mod keeper;
+pub mod link;
+
+use std::time::Duration;
+
+/// How long things may take before something is done about it.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// All dialling for one answer.
+    pub dial: Duration,
+    /// Dialling one pod, if others are left.
+    pub pod: Duration,
+    /// An answer, before the sidecar is pinged.
+    pub doubt: Duration,
+    /// A ping.
+    pub ping: Duration,
+    /// Dialling anew, before the session is given up.
+    pub reconnect: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            dial: seconds(8),
+            pod: seconds(4),
+            doubt: seconds(5),
+            ping: seconds(5),
+            reconnect: seconds(20),
+        }
+    }
+}
