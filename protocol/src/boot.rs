@@ -1,7 +1,8 @@
 //! The boot channel: the control plane dials a sidecar (ALPN [`crate::ALPN_BOOT`]) and tells it which sessions to serve.
 //!
 //! TLS: the control plane shows a certificate of the CA that was baked into the pod at admission; the sidecar shows a
-//! self-signed one of the very key that its CSR asks a certificate for. Each [`Call`] is one bidirectional stream.
+//! self-signed one of the very key that its CSR asks a certificate for. Each [`Call`] is one bidirectional stream: one
+//! frame each way, the answer's header being a [`crate::reply::Reply`] of the type that is named at the call.
 //! [`Call::Enroll`] proves the sidecar by its pod-bound token; [`Call::Install`] makes it able to serve;
 //! [`Call::Announce`] replaces the *full* set of its sessions. All are idempotent: both replicas of the control plane
 //! do the same, and a set of an older revision than the last one is ignored.
@@ -18,7 +19,8 @@ pub enum Call {
     Enroll {},
     /// Here are your certificate and keys. Answered with [`Done`].
     Install(Install),
-    /// These are all your sessions. Answered with [`Done`], or with `Refused` before an install.
+    /// These are all your sessions. Answered with [`Done`]; fails with
+    /// [`crate::reply::FailureCode::NotGranted`] before an install.
     Announce(Announce),
 }
 

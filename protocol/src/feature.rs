@@ -54,6 +54,9 @@ impl FromStr for Feature {
     type Err = UnknownFeature;
 
     fn from_str(word: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|feature| feature.verb() == word).ok_or_else(|| UnknownFeature(word.to_owned()))
+        Self::ALL
+            .into_iter()
+            .find(|feature| feature.verb() == word)
+            .ok_or_else(|| UnknownFeature(word.to_owned()))
     }
 }
