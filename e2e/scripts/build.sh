@@ -6,8 +6,9 @@ set -euo pipefail
 musl=x86_64-unknown-linux-musl
 
 cd "$checkout"
-say "Building the client and its layer"
-cargo build --locked --release --package mirrord --package mirrord-layer-preload
+say "Building the client"
+cargo build --locked --release --package mirrord-layer-preload
+MIRRORD_EMBED_LAYER=$cargo_target/release/libmirrord_layer_preload.so cargo build --locked --release --package mirrord
 say "Building the programs of the images"
 cargo build --locked --target $musl --profile control-plane --package mirrord-webhook --package mirrord-ingress
 cargo build --locked --target $musl --profile agent --package mirrord-sidecar-agent

@@ -6,9 +6,8 @@ set -euo pipefail
 "$scripts/build.sh"
 "$scripts/images.sh" >/dev/null
 "$cluster/up.sh" >/dev/null
-. "$dist/images.env"
-for image in "webhook:$webhook_tag" "ingress:$ingress_tag" "sidecar-agent:$sidecar_agent_tag"; do
-  load_image "mirrord/$image"
+for part in $parts; do
+  load_image "$(image_of "$part")"
 done
 
 say "Installing the chart"
@@ -21,7 +20,8 @@ YAML
 kubectl apply --server-side --force-conflicts --filename "$checkout/charts/mirrord/crds" >/dev/null
 kubectl wait --for=condition=Established crd/sessions.mirrord.dev --timeout=30s >/dev/null
 helm upgrade --install mirrord "$checkout/charts/mirrord" --namespace mirrord --wait --timeout 3m \
-  --set "images.webhook.tag=$webhook_tag,images.ingress.tag=$ingress_tag,images.sidecarAgent.tag=$sidecar_agent_tag" \
+  --set "images.webhook.tag=$(tag_of webhook),images.ingress.tag=$(tag_of ingress)" \
+  --set "images.sidecarAgent.tag=$(tag_of sidecar-agent)" \
   --set ingress.service.allocateNodePorts=false "$@" >/dev/null || {
   kubectl get pods,events --namespace mirrord >&2
   die "the chart did not come up; \`kubectl logs -n mirrord deployment/mirrord-webhook\` may know more"

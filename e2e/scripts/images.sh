@@ -1,18 +1,13 @@
 #!/usr/bin/env bash
-# Builds our three images from their Dockerfiles, after build.sh, and writes their names to target/dist/images.env.
+# Builds our three images from their Dockerfiles, after build.sh; prints their names and archives.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 say "Building the images"
-for part in webhook ingress sidecar-agent; do
+for part in $parts; do
   cp "$checkout/$part/Dockerfile" "$dist/images/$part/"
   # The tag is the content: a Deployment rolls out exactly when its image is another.
-  tag=dev-$(cd "$dist/images" && hash_of "$part")
-  build_image "mirrord/$part:$tag" "$dist/images/$part"
-  echo "${part//-/_}_tag=$tag"
-done >"$dist/images.env.new"
-mv "$dist/images.env.new" "$dist/images.env"
-. "$dist/images.env"
-for image in "webhook:$webhook_tag" "ingress:$ingress_tag" "sidecar-agent:$sidecar_agent_tag"; do
-  printf '%s %s\n' "docker.io/mirrord/$image" "$(image_archive "mirrord/$image")"
+  (cd "$dist/images" && printf 'dev-%s' "$(hash_of "$part")" >"$part.tag")
+  build_image "$(image_of "$part")" "$dist/images/$part"
+  printf '%s %s\n' "docker.io/$(image_of "$part")" "$(image_archive "$(image_of "$part")")"
 done

@@ -12,6 +12,8 @@ cache=${MIRRORD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mirrord}
 # Where cargo builds; what users, tests and the demo run is then in $dist, whatever this is.
 cargo_target=${CARGO_TARGET_DIR:-$checkout/target}
 dist=$checkout/target/dist
+# Folders of the programs that go into images.
+parts="webhook ingress sidecar-agent"
 
 die() {
   printf '%s: %s\n' "${0##*/}" "$*" >&2
@@ -25,6 +27,10 @@ helm() { "$state/bin/helm" --kubeconfig "$state/admin.kubeconfig" "$@"; }
 
 # hash_of FILE-OR-FOLDER… prints one hash of all contents and names.
 hash_of() { find "$@" -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-12; }
+
+# Of one of our parts, as images.sh built it last.
+tag_of() { printf %s "$(<"$dist/images/$1.tag")"; }
+image_of() { printf 'mirrord/%s:%s' "$1" "$(tag_of "$1")"; }
 
 # image_archive NAME:TAG prints where its archive is.
 image_archive() { printf '%s/images/%s.tar' "$cache" "${1//[\/:]/_}"; }

@@ -8,7 +8,7 @@ say "Format and lints"
 cargo fmt --all --check
 cargo clippy --locked --workspace --all-targets -- -D warnings
 if command -v shellcheck >/dev/null; then
-  shellcheck --external-sources e2e/scripts/*.sh e2e/cluster/*.sh e2e/shop/*/*.sh .ci/run
+  shellcheck --external-sources --source-path=SCRIPTDIR e2e/scripts/*.sh e2e/cluster/*.sh e2e/shop/*/*.sh .ci/run
 fi
 if command -v cargo-deny >/dev/null || [[ -x $cache/tools/bin/cargo-deny ]]; then
   # Not `advisories`: their database is on GitHub, which CI can't reach.

@@ -20,17 +20,17 @@ main() {
   wait_for_the_last_to_leave
 }
 
-# Fills `image_of`: the name of each with its tag, which stands for the content.
-declare -A image_of
+# Fills `shop_image`: the name of each with its tag, which stands for the content.
+declare -A shop_image
 build_images() {
   local part
   for part in checkout inventory orders-db; do
-    image_of[$part]=mirrord/shop-$part:$(cd "$shop" && hash_of base "$part")
-    if [[ ! -s $(image_archive "${image_of[$part]}") ]]; then
+    shop_image[$part]=mirrord/shop-$part:$(cd "$shop" && hash_of base "$part")
+    if [[ ! -s $(image_archive "${shop_image[$part]}") ]]; then
       build_base
-      build_image "${image_of[$part]}" "$shop/$part" --build-arg "BASE=docker.io/$base"
+      build_image "${shop_image[$part]}" "$shop/$part" --build-arg "BASE=docker.io/$base"
     fi
-    load_image "${image_of[$part]}"
+    load_image "${shop_image[$part]}"
   done
 }
 
@@ -51,8 +51,8 @@ build_base() {
 manifests() {
   local part
   local -a edits
-  for part in "${!image_of[@]}"; do
-    edits+=(-e "s|mirrord/shop-$part:dev|${image_of[$part]}|")
+  for part in "${!shop_image[@]}"; do
+    edits+=(-e "s|mirrord/shop-$part:dev|${shop_image[$part]}|")
   done
   sed "${edits[@]}" "$shop/shop.yaml"
 }
@@ -80,17 +80,18 @@ YAML
 
 # Pods keep the sidecar they were born with. An admin would restart them after an update too.
 restart_where_outdated() {
-  . "$dist/images.env"
-  local deployment images
+  local deployment all fresh
   for deployment in inventory checkout; do
-    images=$(kubectl get pods --namespace shop --selector "app=$deployment" \
-      --output 'jsonpath={range .items[*]}{range .spec.initContainers[*]}{.image}{"\n"}{end}{end}')
-    if [[ -n $(kubectl get pods --namespace shop --selector "app=$deployment" --output name) ]] &&
-      [[ $(grep -c "sidecar-agent:$sidecar_agent_tag" <<<"$images") != \
-        $(kubectl get pods --namespace shop --selector "app=$deployment" --output name | wc -l) ]]; then
-      kubectl rollout restart --namespace shop "deployment/$deployment" >/dev/null
-    fi
+    all=$(pods_of "$deployment" | wc -l)
+    fresh=$(pods_of "$deployment" | grep -c "$(image_of sidecar-agent)" || true)
+    ((all == fresh)) || kubectl rollout restart --namespace shop "deployment/$deployment" >/dev/null
   done
+}
+
+# One line for each, with the images of its init containers.
+pods_of() {
+  kubectl get pods --namespace shop --selector "app=$1" \
+    --output 'jsonpath={range .items[*]}{.metadata.name} {.spec.initContainers[*].image}{"\n"}{end}'
 }
 
 wait_for_the_last_to_leave() {

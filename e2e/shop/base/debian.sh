@@ -6,6 +6,7 @@ unread=('/usr/share/doc/*' '/usr/share/man/*' '/usr/share/locale/*' '/usr/lib/po
 # PostgreSQL loads LLVM only to compile queries at run time, which orders-db turns off.
 unread+=('/usr/lib/*/libLLVM*')
 
+# shellcheck disable=SC2016 # "$1" is mmdebstrap's to expand: the new root
 mmdebstrap --quiet --variant=minbase --include=python3,postgresql-15,postgresql-client,curl,ca-certificates \
   "${unread[@]/#/--dpkgopt=path-exclude=}" \
   --customize-hook='rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/* "$1"/var/lib/postgresql/15' \
