@@ -31,6 +31,7 @@ mod process_namespace;
 mod raw;
 mod resources;
 mod review;
+mod secrets;
 mod twin;
 
 use self::{
@@ -195,7 +196,7 @@ fn write(
         if containers.is_empty() {
             containers.push(twin::copy_step(pod, settings, chosen.container, resources.clone()));
         }
-        containers.push(twin::twin(chosen, authorities, sharing.namespace, resources)?);
+        containers.push(twin::twin(pod, chosen, authorities, sharing.namespace, resources)?);
     }
     let status = serde_json::to_string(&status(chosen, sharing))?;
     let evictable = twin::evictable_volumes(pod.annotation(|annotations| &annotations.evictable_volumes));

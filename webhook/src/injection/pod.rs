@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use super::{
     quantity::Quantity,
     raw::{Text, or_default},
+    secrets::PodVolume,
 };
 
 #[derive(Deserialize)]
@@ -76,7 +77,7 @@ pub(super) struct Spec<'a> {
     #[serde(borrow, default, deserialize_with = "or_default")]
     pub(super) ephemeral_containers: Vec<Named<'a>>,
     #[serde(borrow)]
-    pub(super) volumes: Option<Vec<Named<'a>>>,
+    pub(super) volumes: Option<Vec<PodVolume<'a>>>,
     #[serde(default, deserialize_with = "or_default")]
     pub(super) host_network: bool,
     #[serde(rename = "hostPID", default, deserialize_with = "or_default")]

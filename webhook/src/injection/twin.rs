@@ -17,6 +17,7 @@ use super::{
     pod::{Container, Identity, Pod},
     raw::RawObject,
     resources::OurResources,
+    secrets::secret_mounts,
     settings::{PullPolicy, Settings},
     status::ProcessNamespace,
 };
@@ -159,13 +160,16 @@ fn other_than_theirs(pod: &Pod<'_>, user: u32) -> u32 {
 
 /// The sidecar of one container.
 pub(super) fn twin<'a>(
+    pod: &Pod<'_>,
     chosen: &'a Chosen<'_, 'a>,
     authorities: &'a str,
     namespace: ProcessNamespace,
     resources: OurResources,
 ) -> Result<OurContainer<'a>, MountError> {
     let application = chosen.container;
-    let mut mounts: Vec<_> = copied_mounts(application)?.into_iter().map(AnyMount::Copied).collect();
+    let copied = copied_mounts(application)?;
+    let secrets = secret_mounts(pod, &copied);
+    let mut mounts: Vec<_> = copied.into_iter().map(AnyMount::Copied).collect();
     mounts.extend([
         AnyMount::Ours(Mount { name: BIN_VOLUME, mount_path: BIN_PATH, read_only: true }),
         AnyMount::Ours(Mount { name: IDENTITY_VOLUME, mount_path: IDENTITY_PATH, read_only: true }),
@@ -175,7 +179,7 @@ pub(super) fn twin<'a>(
         image: application.image.as_deref(),
         image_pull_policy: application.image_pull_policy.map(Either::Copied),
         restart_policy: Some("Always"),
-        command: serve(chosen, authorities, namespace),
+        command: serve(chosen, authorities, namespace, secrets),
         working_dir: application.working_dir,
         env: copied_env(application)?,
         env_from: application.env_from,
@@ -190,6 +194,7 @@ fn serve<'a>(
     chosen: &'a Chosen<'_, 'a>,
     authorities: &'a str,
     namespace: ProcessNamespace,
+    secret_mounts: Vec<String>,
 ) -> Vec<Cow<'a, str>> {
     let port = chosen.port.to_string();
     let mut command: Vec<Cow<'a, str>> = [AGENT, "serve", "--container", &chosen.container.name, "--port"]
@@ -200,6 +205,9 @@ fn serve<'a>(
         .collect();
     if namespace == ProcessNamespace::Shared {
         command.push(Cow::Borrowed("--namespace-shared"));
+    }
+    for mount in secret_mounts {
+        command.extend([Cow::Borrowed("--secret-mount"), Cow::Owned(mount)]);
     }
     command
 }
