@@ -23,7 +23,9 @@ use crate::clock::pause;
 /// An API server's connections are few and long-lived; the rest is for whoever knocks.
 const CONNECTIONS: usize = 512;
 const HANDSHAKE: Duration = Duration::from_secs(5);
-const HEADERS: Duration = Duration::from_secs(5);
+/// From one request's end to the next one's headers. Go's clients give idle connections up after 90 s; if we did so
+/// first, a review could be posted into a connection that is just being closed.
+const HEADERS: Duration = Duration::from_secs(100);
 /// How long requests under way may take when the process stops.
 const DRAIN: Duration = Duration::from_secs(10);
 /// accept(2) fails when descriptors are short: wait for some to be closed.

@@ -228,7 +228,8 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_with_the_field_that_holds_it() {
-        let wrongs: [(fn(&mut SessionSpec), &str); 5] = [
+        type Wrong = (fn(&mut SessionSpec), &'static str);
+        let wrongs: [Wrong; 5] = [
             (|spec| spec.target = Some("checkout".into()), "spec.target"),
             (|spec| spec.target = None, "dry run"),
             (|spec| spec.features = vec!["telepathy".into()], "spec.features"),
