@@ -45,7 +45,7 @@ const LATER: c_int = libc::O_APPEND | libc::O_NONBLOCK | libc::O_NOATIME;
 
 impl Layer {
     /// The remote path that a path means.
-    fn locate(&self, at: At<'_>) -> Handled<RemotePath> {
+    pub(crate) fn locate(&self, at: At<'_>) -> Handled<RemotePath> {
         let path = at.path.to_bytes();
         match path.first() {
             None => Err(Instead::Local),

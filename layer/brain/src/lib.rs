@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`layer`] | the layer of one process, and what its operations answer |
 //! | [`files`] [`network`] [`names`] [`exec`] | the operations |
+//! | [`real_path`] | what realpath(3) gives where a path's parts are on both sides |
 //! | [`rules`] | which paths are remote |
 //! | [`descriptors`] | what the program's remote descriptors are |
 //! | [`proxy`] | asks the proxy, over a connection per thread |
@@ -30,6 +31,7 @@ pub mod network;
 pub mod paths;
 pub mod program;
 pub mod proxy;
+pub mod real_path;
 pub mod rules;
 pub mod settings;
 pub mod streams;

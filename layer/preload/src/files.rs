@@ -247,6 +247,50 @@ pub(crate) unsafe fn __readlinkat_chk(
 }
 
 /// # Safety
+/// `path` is null or NUL-terminated; `out` is null or takes `PATH_MAX` bytes.
+unsafe fn real_path_with(
+    path: *const c_char,
+    out: *mut c_char,
+    original: impl FnOnce() -> *mut c_char,
+) -> *mut c_char {
+    // SAFETY: the caller's duty.
+    match ask(|layer| layer.real_path(unsafe { at(HERE, path) }?)) {
+        Ok(found) if out.is_null() => {
+            // SAFETY: the name is NUL-terminated by its type; the program frees the copy.
+            unsafe { libc::strdup(found.as_ptr()) }
+        }
+        Ok(found) => {
+            // SAFETY: a real path has less than PATH_MAX bytes, for which the program promises room.
+            unsafe { libc::strcpy(out, found.as_ptr()) }
+        }
+        Err(Instead::Fail(Errno(errno))) => {
+            sys::set_errno(errno);
+            std::ptr::null_mut()
+        }
+        Err(_) => original(),
+    }
+}
+
+pub(crate) unsafe fn realpath(path: *const c_char, out: *mut c_char) -> *mut c_char {
+    // SAFETY: the program's call, with its promises.
+    unsafe { real_path_with(path, out, || original::realpath(path, out)) }
+}
+
+pub(crate) unsafe fn __realpath_chk(path: *const c_char, out: *mut c_char, room: usize) -> *mut c_char {
+    if room < libc::PATH_MAX as usize {
+        // SAFETY: the program's call, which ends it.
+        return unsafe { original::__realpath_chk(path, out, room) };
+    }
+    // SAFETY: the program's call, with its promises.
+    unsafe { real_path_with(path, out, || original::__realpath_chk(path, out, room)) }
+}
+
+pub(crate) unsafe fn canonicalize_file_name(path: *const c_char) -> *mut c_char {
+    // SAFETY: the program's call, with its promises.
+    unsafe { real_path_with(path, std::ptr::null_mut(), || original::canonicalize_file_name(path)) }
+}
+
+/// # Safety
 /// `path` is null or NUL-terminated.
 unsafe fn attribute_with(path: *const c_char, original: impl FnOnce() -> isize) -> isize {
     // SAFETY: the caller's duty.

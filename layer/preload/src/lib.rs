@@ -11,7 +11,7 @@
 //! | [`hook`] | what a row is made of |
 //! | [`front`] | the layer's start in a process, and how a shell asks it |
 //! | [`files`] [`status`] [`folders`] | open, stat, readdir and their kin |
-//! | [`network`] [`names`] | connect and getaddrinfo and their kin |
+//! | [`network`] [`names`] [`hosts`] | connect, getaddrinfo, gethostbyname and their kin |
 //! | [`exec`] [`execl`] | execve, posix_spawn and their kin |
 //! | [`direct`] | the same calls, made by number |
 #![expect(unsafe_code, reason = "every function here is called by C, with C's pointers")]
@@ -27,6 +27,7 @@ mod files;
 mod folders;
 mod front;
 mod hook;
+mod hosts;
 mod names;
 mod network;
 mod status;

@@ -89,6 +89,20 @@ pub(crate) unsafe fn getaddrinfo(
     }
 }
 
+/// Whether a name is an address: by what libc takes for one.
+pub(crate) fn is_number(name: &CStr) -> bool {
+    let hints = addrinfo { ai_flags: libc::AI_NUMERICHOST, ..default_hints() };
+    let mut list = null_mut();
+    // SAFETY: name and hints are valid, and there is a place for the list.
+    let code =
+        unsafe { original::getaddrinfo(name.as_ptr(), std::ptr::null(), &raw const hints, &raw mut list) };
+    if code == 0 {
+        // SAFETY: libc just gave this list, and nobody else has it.
+        unsafe { libc::freeaddrinfo(list) };
+    }
+    code == 0
+}
+
 /// Makes one list of all addresses.
 ///
 /// # Safety

@@ -3,8 +3,8 @@
 use std::ffi::{c_char, c_int, c_long, c_uint, c_void};
 
 use libc::{
-    DIR, FILE, addrinfo, dirent, dirent64, mode_t, pid_t, posix_spawn_file_actions_t, posix_spawnattr_t,
-    size_t, sockaddr, socklen_t, ssize_t,
+    DIR, FILE, addrinfo, dirent, dirent64, hostent, mode_t, pid_t, posix_spawn_file_actions_t,
+    posix_spawnattr_t, size_t, sockaddr, socklen_t, ssize_t,
 };
 
 use crate::{
@@ -59,6 +59,12 @@ hooks! {
     optional fn __readlink_chk(path: *const c_char, buffer: *mut c_char, size: size_t, room: size_t) -> ssize_t, in lsb => files::__readlink_chk;
     /// readlinkat(2) of programs built with `_FORTIFY_SOURCE`
     optional fn __readlinkat_chk(folder: c_int, path: *const c_char, buffer: *mut c_char, size: size_t, room: size_t) -> ssize_t, in lsb => files::__readlinkat_chk;
+    /// realpath(3)
+    required fn realpath(path: *const c_char, out: *mut c_char) -> *mut c_char, in libc => files::realpath;
+    /// realpath(3) of programs built with `_FORTIFY_SOURCE`
+    optional fn __realpath_chk(path: *const c_char, out: *mut c_char, room: size_t) -> *mut c_char, in lsb => files::__realpath_chk;
+    /// canonicalize_file_name(3)
+    required fn canonicalize_file_name(path: *const c_char) -> *mut c_char, in lsb => files::canonicalize_file_name;
     /// getxattr(2): remote files have none
     required fn getxattr(path: *const c_char, name: *const c_char, value: *mut c_void, size: size_t) -> ssize_t, in libc => files::getxattr;
     /// lgetxattr(2): remote files have none
@@ -143,6 +149,14 @@ hooks! {
     /// getaddrinfo(3). Its list is made of libc's own lists, so freeaddrinfo(3) is libc's.
     required fn getaddrinfo(node: *const c_char, service: *const c_char, hints: *const addrinfo, result: *mut *mut addrinfo) -> c_int, in libc => names::getaddrinfo;
 
+    /// gethostbyname(3)
+    required fn gethostbyname(name: *const c_char) -> *mut hostent, in lsb => hosts::gethostbyname;
+    /// gethostbyname2(3)
+    required fn gethostbyname2(name: *const c_char, family: c_int) -> *mut hostent, in lsb => hosts::gethostbyname2;
+    /// gethostbyname_r(3)
+    required fn gethostbyname_r(name: *const c_char, entry: *mut hostent, buffer: *mut c_char, size: size_t, result: *mut *mut hostent, error: *mut c_int) -> c_int, in lsb => hosts::gethostbyname_r;
+    /// gethostbyname2_r(3)
+    required fn gethostbyname2_r(name: *const c_char, family: c_int, entry: *mut hostent, buffer: *mut c_char, size: size_t, result: *mut *mut hostent, error: *mut c_int) -> c_int, in lsb => hosts::gethostbyname2_r;
     /// syscall(2): libuv, for one, makes its statx so
     required fn syscall(number: c_long; a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> c_long, in libc => direct::syscall;
 

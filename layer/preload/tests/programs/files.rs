@@ -280,3 +280,26 @@ fn settings_that_cannot_be_read_leave_the_program_local_and_are_told() {
     assert!(broken.stderr.starts_with("mirrord: MIRRORD_SETTINGS can't be read"), "{broken:?}");
     run(None).ok();
 }
+
+#[test]
+fn real_paths_are_found_across_links() {
+    let world = World::new();
+    std::os::unix::fs::symlink("../data/more", world.place("/srv/data/folder")).unwrap();
+    world.same(&["realpath", "/srv/data/folder/list.txt", "/srv/data/link", "/srv/data/none"]);
+    world.same(&["python3", "-c", "import os; print(os.path.realpath('/srv/data/folder/../link'))"]);
+    world.same(&["perl", "-MCwd=realpath", "-e", "print realpath('/srv/data/folder')"]);
+    let source = r#"
+#include <stdio.h>
+#include <stdlib.h>
+int main(int count, char **arguments) {
+    char place[8192], *found = realpath(arguments[1], NULL);
+    printf("%s %s\n", found, realpath(arguments[1], place));
+    free(found);
+    return 0;
+}
+"#;
+    let program = world.compile("real", source, &["-O2", "-D_FORTIFY_SOURCE=2"]);
+    for path in ["/srv/data/folder/list.txt", "/srv/data/none", "/srv/data/hello.txt/x"] {
+        world.same(&[program.to_str().unwrap(), path]);
+    }
+}

@@ -210,3 +210,22 @@ fn perl_and_node_reach_remote_servers() {
     let node = "const s = require('net').connect(7000, 'echo'); s.once('data', d => { console.log(d.toString().trim(), s.remoteAddress); s.destroy(); })";
     assert_eq!(world.run(&["node", "-e", node]).ok(), "welcome 10.1.2.3\n");
 }
+
+#[test]
+fn the_elder_look_up_functions_ask_the_pod_too() {
+    let world = World::new();
+    world.name("db", &["10.0.0.5", "10.0.0.6"]);
+    let script = "
+import socket
+print(socket.gethostbyname('db'), socket.gethostbyname_ex('db'))
+try: socket.gethostbyname_ex('nothing')
+except (socket.herror, socket.gaierror) as error: print('unknown')
+print(socket.gethostbyname_ex('127.0.0.1')[2], socket.gethostbyname_ex('localhost')[2])
+";
+    let expected =
+        "10.0.0.5 ('db.pod.test', [], ['10.0.0.5', '10.0.0.6'])\nunknown\n['127.0.0.1'] ['127.0.0.1']\n";
+    assert_eq!(world.run(&["python3", "-c", script]).ok(), expected);
+    let perl =
+        "print join('.', unpack('C4', gethostbyname('db'))), ' ', defined gethostbyname('nothing') ? 1 : 0";
+    assert_eq!(world.run(&["perl", "-e", perl]).ok(), "10.0.0.5 0");
+}
