@@ -64,6 +64,8 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let forwarder = Forwarder::bind(settings.listen, router, gate, Arc::new(Counters::default()))
         .map_err(listen(settings.listen))?;
     let probed = health::bind(settings.health_listen).await.map_err(listen(settings.health_listen))?;
+    let address = forwarder.local_addr().map_err(listen(settings.listen))?;
+    let health_address = probed.local_addr().map_err(listen(settings.health_listen))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signal)?;
     let sessions = Api::<Session>::all(Client::try_default().await?);
     let events = watcher(sessions, watcher::Config::default().page_size(PAGE)).default_backoff();
@@ -80,7 +82,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         health.stopping();
         let _ = stop_tx.send(());
     });
-    tracing::info!(listen = %settings.listen, "forwarding");
+    tracing::info!(listen = %address, health = %health_address, "forwarding");
     forwarder.run(changes_rx, stop_rx).await;
     Ok(())
 }

@@ -173,11 +173,14 @@ impl Socket {
             src_ip: from,
         };
         let state = self.state.borrow();
-        self.io.try_io(Interest::WRITABLE, || state.try_send((&self.io).into(), &transmit))
+        // Not by `try_io`, which refuses while the runtime hasn't seen the socket yet, as with a flow's first packet.
+        state.try_send((&self.io).into(), &transmit)
     }
 
     /// Waits until the send buffer has room again after a `WouldBlock`.
     pub async fn writable(&self) {
+        // The runtime has to be told, since it wasn't it that sent.
+        let _ = self.io.try_io(Interest::WRITABLE, || Err::<(), _>(ErrorKind::WouldBlock.into()));
         // Fails only when the runtime ends.
         let _ = self.io.writable().await;
     }

@@ -237,6 +237,8 @@ fn packets() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
+
     #[test]
     fn no_packets_make_it_panic_or_exceed_its_bounds(
         packets in proptest::collection::vec((packets(), 0u32..40, 0u64..20), 0..200),

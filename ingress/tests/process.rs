@@ -3,6 +3,7 @@
 mod support;
 
 use std::{
+    io::{BufRead, BufReader},
     process::{Child, Command, ExitStatus, Stdio},
     sync::Arc,
     time::Duration,
@@ -25,7 +26,8 @@ async fn api_server(may_list: Arc<Notify>) -> String {
     let address = listener.local_addr().unwrap();
     let sessions = async move |RawQuery(query): RawQuery| {
         if query.is_some_and(|query| query.contains("watch=true")) {
-            return Body::from_stream(futures::stream::pending::<Result<Vec<u8>, std::io::Error>>()).into_response();
+            return Body::from_stream(futures::stream::pending::<Result<Vec<u8>, std::io::Error>>())
+                .into_response();
         }
         may_list.notified().await;
         let (version, kind) = ("mirrord.dev/v1alpha1", "SessionList");
@@ -64,10 +66,16 @@ impl Process {
         let child = Command::new(env!("CARGO_BIN_EXE_mirrord-ingress"))
             .args(arguments)
             .env("KUBECONFIG", kubeconfig)
-            .stderr(Stdio::inherit())
+            .env("NO_COLOR", "1")
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         Self(child)
+    }
+
+    /// Lines of its log, as they come.
+    fn log(&mut self) -> impl Iterator<Item = String> + use<> {
+        BufReader::new(self.0.stderr.take().unwrap()).lines().map_while(Result::ok)
     }
 
     fn terminate(&self) {
@@ -83,7 +91,10 @@ impl Process {
 /// The first line that answers a request, or nothing where nobody listens.
 async fn ask(port: u16, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: it\r\nconnection: close\r\n\r\n").as_bytes()).await.ok()?;
+    stream
+        .write_all(format!("GET {path} HTTP/1.1\r\nhost: it\r\nconnection: close\r\n\r\n").as_bytes())
+        .await
+        .ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.ok()?;
     answer.lines().next().map(str::to_owned)
@@ -100,20 +111,18 @@ async fn until(port: u16, path: &str, status: &str) {
     .unwrap_or_else(|_| panic!("{path} never answers {status}"));
 }
 
-/// A port that nobody has; the kernel hands out others for a while.
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 #[tokio::test]
 async fn it_is_ready_after_the_first_list_and_ends_well_on_sigterm() {
     let (gate, may_list) = (Gate::new(), Arc::new(Notify::new()));
     let server = api_server(Arc::clone(&may_list)).await;
     let kubeconfig = kubeconfig(gate.folder.path(), &server);
-    let port = free_port();
-    let (health, keys) = (format!("127.0.0.1:{port}"), gate.folder.path().to_str().unwrap());
-    let arguments = ["--listen", "127.0.0.1:0", "--health-listen", &health, "--gate-keys", keys];
-    let process = Process::start(&arguments, &kubeconfig);
+    let (any, keys) = ("127.0.0.1:0", gate.folder.path().to_str().unwrap());
+    let arguments = ["--listen", any, "--health-listen", any, "--gate-keys", keys];
+    let mut process = Process::start(&arguments, &kubeconfig);
+    let mut log = process.log();
+    let port = log.find_map(|line| Some(line.split_once("health=127.0.0.1:")?.1.trim().to_owned())).unwrap();
+    let port = port.parse().unwrap();
+    std::thread::spawn(move || log.for_each(drop));
     until(port, "/livez", "200").await;
     until(port, "/readyz", "503").await;
     may_list.notify_one();
@@ -128,6 +137,7 @@ async fn without_a_gate_key_it_says_so_and_fails() {
     let folder = tempfile::tempdir().unwrap();
     let kubeconfig = kubeconfig(folder.path(), "http://127.0.0.1:1");
     let keys = folder.path().join("nowhere");
-    let process = Process::start(&["--listen", "127.0.0.1:0", "--gate-keys", keys.to_str().unwrap()], &kubeconfig);
+    let process =
+        Process::start(&["--listen", "127.0.0.1:0", "--gate-keys", keys.to_str().unwrap()], &kubeconfig);
     assert!(!timeout(PATIENCE, process.ended()).await.unwrap().success());
 }

@@ -28,6 +28,7 @@ use quinn::{Connection, Endpoint, TokioRuntime};
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) const BOUNDS: Bounds = Bounds { total: 1000, per_client: 500 };
+pub(crate) const ROUTER_THREAD: &str = "router";
 pub(crate) const DAY: u64 = 24 * 3600;
 /// Longer than anything takes that works.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -71,7 +72,7 @@ impl Ingress {
         let (changes, changes_rx) = mpsc::channel(64);
         let (kill, kill_rx) = oneshot::channel();
         let (address_tx, address_rx) = std_mpsc::channel();
-        let thread = std::thread::spawn(move || {
+        let thread = std::thread::Builder::new().name(ROUTER_THREAD.into()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let (gate, keys) = GateFolder::open(gate).unwrap();
@@ -84,6 +85,7 @@ impl Ingress {
                 }
             });
         });
+        let thread = thread.unwrap();
         let address = address_rx.recv().unwrap();
         Self { address, counters, changes, kill: Some(kill), thread: Some(thread) }
     }
