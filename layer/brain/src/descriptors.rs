@@ -82,6 +82,7 @@ pub struct Table {
     rows: Mutex<Rows>,
     /// Device of all memfds once one is known: the quick way to tell that a file is none of ours.
     memory: AtomicU64,
+    /// How many folders and sockets there are, or more: with none, nobody needs to look.
     folders: AtomicUsize,
     sockets: AtomicUsize,
 }
@@ -138,11 +139,16 @@ impl Table {
                 rows.known.retain(|identity, _| open.contains(identity));
             }
             rows.sweep_at = rows.known.len() * 2;
+            self.count(rows);
         }
+    }
+
+    /// Counts anew; in between, the counts only grow.
+    fn count(&self, rows: &Rows) {
         let count = |wanted: fn(&Known) -> bool| rows.known.values().filter(|known| wanted(known)).count();
+        let folders = count(|known| matches!(known, Known::File(file) if file.is_folder()));
+        self.folders.store(folders, Ordering::Relaxed);
         self.sockets.store(count(|known| matches!(known, Known::Socket(_))), Ordering::Relaxed);
-        self.folders
-            .store(count(|known| matches!(known, Known::File(file) if file.is_folder())), Ordering::Relaxed);
     }
 
     /// Forgets a thing.

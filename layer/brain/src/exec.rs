@@ -281,3 +281,103 @@ fn read_file(numbers: &[&str], path: &str) -> Option<File> {
     };
     Some(File { attributes, path: RemotePath::new(unescape(path.as_bytes())?).ok()? })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::{AsFd, AsRawFd};
+
+    use super::*;
+    use crate::{settings::FileMode, sys};
+
+    fn layer() -> Layer {
+        let settings = Settings {
+            proxy: "/p".into(),
+            layer: "/l.so".into(),
+            files: FileMode::Read,
+            outgoing: true,
+            remote_mounts: vec![],
+            local_trees: vec![],
+        };
+        Layer::new(settings, None, false).unwrap()
+    }
+
+    /// What is added and what dropped, of an environment.
+    fn prepared(layer: &Layer, environment: &[&CStr]) -> (Vec<String>, Vec<String>) {
+        let mut text = [0; TEXT_BYTES];
+        let change = layer.prepare(environment.iter().copied(), &mut text);
+        let text = |variable: &CStr| variable.to_str().unwrap().to_owned();
+        let dropped =
+            environment.iter().filter(|variable| change.drops(variable)).map(|variable| text(variable));
+        (change.added().map(text).collect(), dropped.collect())
+    }
+
+    #[test]
+    fn an_environment_that_carries_the_layer_goes_as_it_is() {
+        let layer = layer();
+        let mut text = [0; TEXT_BYTES];
+        let environment = [c"A=b", c"MIRRORD_SETTINGS=x", c"LD_PRELOAD=other.so:/l.so"];
+        assert!(layer.prepare(environment.into_iter(), &mut text).is_none());
+    }
+
+    #[test]
+    fn what_is_missing_is_put_back_and_other_libraries_kept() {
+        let layer = layer();
+        let (added, dropped) =
+            prepared(&layer, &[c"A=b", c"LD_PRELOAD=other.so", c"MIRRORD_DESCRIPTORS=old"]);
+        assert!(added[0].starts_with("MIRRORD_SETTINGS=proxy=/p;layer=/l.so"), "{added:?}");
+        assert_eq!(added[1], "LD_PRELOAD=/l.so:other.so");
+        assert_eq!(dropped, ["LD_PRELOAD=other.so", "MIRRORD_DESCRIPTORS=old"]);
+        assert_eq!(prepared(&layer, &[]).0[1], "LD_PRELOAD=/l.so");
+    }
+
+    #[test]
+    fn what_stays_open_is_known_to_the_next_program() {
+        let layer = layer();
+        let stays = |number: &dyn AsRawFd| {
+            sys::control(number.as_raw_fd(), libc::F_SETFD, 0).unwrap();
+            Identity::from(&sys::status(number.as_raw_fd()).unwrap())
+        };
+        let (one, other) = (tempfile::tempfile().unwrap(), std::net::UdpSocket::bind("127.0.0.1:0").unwrap());
+        let time = Time(-5, 999_999_999);
+        let attributes =
+            Attributes { mode: 0o100_644, size: u64::MAX, ino: 3, mtime: time, ..Attributes::default() };
+        let file = File { attributes, path: RemotePath::new(&b"/srv/\xff,;:%"[..]).unwrap() };
+        layer.table.add_file(stays(&one), file.clone());
+        let address = |text: &str| text.parse().unwrap();
+        let (local, peer) = (address("[2001:db8::1]:1"), address("10.0.0.1:2"));
+        layer.table.add_socket(stays(&other), Socket { local, peer, listener: address("127.0.0.1:3") });
+
+        let (added, _) = prepared(&layer, &[c"MIRRORD_SETTINGS=x", c"LD_PRELOAD=/l.so"]);
+        let next = Table::default();
+        inherit(&next, added[0].strip_prefix("MIRRORD_DESCRIPTORS=").unwrap().as_bytes());
+        assert_eq!(
+            next.file(Identity::from(&sys::status(one.as_fd().as_raw_fd()).unwrap())).as_deref(),
+            Some(&file)
+        );
+        assert_eq!(next.socket(other.as_raw_fd()).map(|(_, socket)| socket.peer), Some(peer));
+    }
+
+    #[test]
+    fn more_than_fits_is_left_out_row_by_row() {
+        let layer = layer();
+        let attributes = Attributes::default();
+        let files: Vec<_> = (0..20).map(|_| tempfile::tempfile().unwrap()).collect();
+        for file in &files {
+            sys::control(file.as_raw_fd(), libc::F_SETFD, 0).unwrap();
+            let path = RemotePath::new([&b"/"[..], &[b'x'; 2000]].concat()).unwrap();
+            layer
+                .table
+                .add_file(Identity::from(&sys::status(file.as_raw_fd()).unwrap()), File { attributes, path });
+        }
+        let (added, _) = prepared(&layer, &[c"MIRRORD_SETTINGS=x", c"LD_PRELOAD=/l.so"]);
+        let rows = added[0].matches(';').count();
+        assert!((5..10).contains(&rows) && added[0].ends_with(';'), "{rows}");
+    }
+
+    #[test]
+    fn rows_that_make_no_sense_are_skipped() {
+        let table = Table::default();
+        inherit(&table, b"1,2,x;;1,2;1,2,3,4,5;zz,1,127.0.0.1:1,127.0.0.1:1,127.0.0.1:1;\xff");
+        assert!(table.is_empty());
+    }
+}

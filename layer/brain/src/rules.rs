@@ -235,7 +235,7 @@ fn bucket(path: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::{path::PathBuf, time::Instant};
+    use std::path::PathBuf;
 
     use super::*;
 
@@ -334,17 +334,5 @@ mod tests {
             assert!(row.path.starts_with('/') && is_plain(row.path.as_bytes()) && !row.reason.is_empty());
             assert!(!ROWS[..index].iter().any(|other| other.path == row.path), "{} twice", row.path);
         }
-    }
-
-    #[test]
-    fn a_decision_costs_next_to_nothing() {
-        let rules = rules(FileMode::Read, &["/data"], &["/home/u", "/work/shop"]);
-        let path = std::hint::black_box(b"/usr/lib/python3/dist-packages/x.py");
-        let start = Instant::now();
-        for _ in 0..100_000 {
-            std::hint::black_box(rules.decide(path));
-        }
-        // Generous: this is an unoptimised build on a busy machine. Optimised it is about 30 ns.
-        assert!(start.elapsed().as_nanos() / 100_000 < 20_000, "{:?}", start.elapsed() / 100_000);
     }
 }
