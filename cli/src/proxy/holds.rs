@@ -60,12 +60,17 @@ impl Holds {
         Ok(())
     }
 
-    /// Waits until nobody has held it for so long.
+    /// Waits until nobody holds it.
+    pub async fn free(&self) {
+        let _ = self.0.subscribe().wait_for(|count| *count == 0).await;
+    }
+
+    /// Waits until nobody has held it for so long; for the first it waits in any case.
     pub async fn idle(&self, linger: Duration) {
         let mut count = self.0.subscribe();
         let _ = timeout(FIRST.max(linger), count.wait_for(|count| *count > 0)).await;
         loop {
-            let _ = count.wait_for(|count| *count == 0).await;
+            self.free().await;
             if timeout(linger, count.wait_for(|count| *count > 0)).await.is_err() {
                 return;
             }

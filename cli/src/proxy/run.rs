@@ -113,7 +113,7 @@ pub async fn run(job: Job, folder: Folder) -> Result<(), Problem> {
     // New commands find no door; layers are told why for a while.
     drop(door);
     let _ = keeper.await;
-    let _ = timeout(EPILOGUE, holds.idle(Duration::ZERO)).await;
+    let _ = timeout(EPILOGUE, holds.free()).await;
     let _ = std::fs::remove_file(&layer);
     Ok(())
 }
