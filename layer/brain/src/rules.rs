@@ -125,6 +125,19 @@ struct Rule {
     side: Side,
     /// Only the path itself.
     exact: bool,
+    /// It is local, and something below it is not.
+    broken: bool,
+}
+
+impl Rule {
+    /// Whether it speaks of a path. Most rows are told off by one byte: what follows their length.
+    fn holds(&self, path: &[u8]) -> bool {
+        match path.get(self.path.len()) {
+            Some(b'/') => !self.exact && path.starts_with(&self.path),
+            None => path == self.path,
+            Some(_) => false,
+        }
+    }
 }
 
 const BUCKETS: usize = 32;
@@ -153,14 +166,29 @@ impl Rules {
                 rules.add_built_in(settings);
             }
         }
+        rules.add_mounts(settings);
+        rules.mark_broken();
+        rules
+    }
+
+    fn add_mounts(&mut self, settings: &Settings) {
         for mount in &settings.remote_mounts {
             let mount = normal(mount.as_os_str().as_bytes());
             if mount != b"/" {
-                rules.nested |= rules.side(&mount) == Side::Local;
-                rules.add(mount, Side::Remote, false);
+                self.nested |= self.side(&mount) == Side::Local;
+                self.add(mount, Side::Remote, false);
             }
         }
-        rules
+    }
+
+    fn mark_broken(&mut self) {
+        for bucket in &mut self.buckets {
+            let remote = |rule: &&Rule| rule.side == Side::Remote;
+            let remote: Vec<Vec<u8>> = bucket.iter().filter(remote).map(|rule| rule.path.clone()).collect();
+            for rule in bucket {
+                rule.broken = remote.iter().any(|path| below(path, &rule.path).is_some());
+            }
+        }
     }
 
     fn add_built_in(&mut self, settings: &Settings) {
@@ -189,22 +217,29 @@ impl Rules {
         }
         bucket.retain(|rule| rule.path != path);
         let at = bucket.partition_point(|rule| rule.path.len() > path.len());
-        bucket.insert(at, Rule { path, side, exact });
+        bucket.insert(at, Rule { path, side, exact, broken: false });
     }
 
     /// Where an absolute path is served.
     #[must_use]
     pub fn decide(&self, path: &[u8]) -> Side {
-        if is_plain(path) { self.side(path) } else { self.side(&normal(path)) }
+        match self.find(path) {
+            // Local, and nothing in the path can lead out of there: the way of most calls.
+            Some(Rule { side: Side::Local, broken: false, exact: false, .. }) if !has_two_dots(path) => {
+                Side::Local
+            }
+            _ if is_plain(path) => self.side(path),
+            _ => self.side(&normal(path)),
+        }
     }
 
     fn side(&self, path: &[u8]) -> Side {
         let path = if path.len() > 1 { path.strip_suffix(b"/").unwrap_or(path) } else { path };
-        let holds = |rule: &&Rule| match below(path, &rule.path) {
-            Some(rest) => !rule.exact || rest.is_empty(),
-            None => false,
-        };
-        self.buckets[bucket(path)].iter().find(holds).map_or(self.default, |rule| rule.side)
+        self.find(path).map_or(self.default, |rule| rule.side)
+    }
+
+    fn find(&self, path: &[u8]) -> Option<&Rule> {
+        self.buckets[bucket(path)].iter().find(|rule| rule.holds(path))
     }
 
     /// Whether everything in a folder, at any depth, is local.
@@ -229,6 +264,14 @@ impl Rules {
     }
 }
 
+/// Whether two dots follow one another, as they do in every `..`.
+fn has_two_dots(path: &[u8]) -> bool {
+    // Of two bytes in a row, one is at an odd place.
+    (1..path.len())
+        .step_by(2)
+        .any(|at| path[at] == b'.' && (path[at - 1] == b'.' || path.get(at + 1) == Some(&b'.')))
+}
+
 fn bucket(path: &[u8]) -> usize {
     usize::from(path.get(1).copied().unwrap_or(0)) % BUCKETS
 }
@@ -236,6 +279,8 @@ fn bucket(path: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
+
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -319,6 +364,19 @@ mod tests {
         assert_eq!(rules.decide(b"/srv/../usr/x"), Side::Local);
         assert_eq!(rules.decide(b"//usr//lib"), Side::Local);
         assert_eq!(rules.decide(b"/usr/."), Side::Local);
+        assert_eq!(rules.decide(b"/work"), Side::Local);
+        assert_eq!(rules.decide(b"/work/../srv"), Side::Remote);
+        for hidden in ["/run//secrets/x", "/run/./secrets", "//run/secrets", "/var/run/a/../secrets"] {
+            assert_eq!(rules.decide(hidden.as_bytes()), Side::Remote, "{hidden}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_path_is_decided_as_its_normal_form(path in "(/|/(usr|run|secrets|srv|etc|passwd|work|shop|[.]|[.][.]|)){1,6}") {
+            let rules = rules(FileMode::Read, &["/usr/srv"], &["/work/shop"]);
+            prop_assert_eq!(rules.decide(path.as_bytes()), rules.decide(&normal(path.as_bytes())));
+        }
     }
 
     #[test]

@@ -56,7 +56,7 @@ head -c 5 /srv/data/hello.txt | tr a-z A-Z
 "#;
     world.remote("/srv/data/lib.sh", "echo sourced\n");
     world.same(&["bash", "-c", script]);
-    // dash's wildcards are done inside libc by glob(3), see the README.
+    // dash's wildcards are done inside libc by glob(3): see layer/README.md.
     world.same(&["sh", "-c", &script.replace("*.txt", "hello.txt")]);
 }
 
