@@ -2,8 +2,9 @@
 
 use mirrord_protocol::{DOMAIN, route::RouteId};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, CidrSubnet, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, PublicKeyData,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, CidrSubnet, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints,
+    PublicKeyData,
 };
 use ring::hmac;
 use rustls::pki_types::{
@@ -149,7 +150,8 @@ impl Authority {
         now: UnixTime,
         lifetime: u64,
     ) -> Result<CertificateDer<'static>, AuthorityError> {
-        let mut request = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(csr))?;
+        let mut request =
+            CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(csr))?;
         request.params = params("mirrord sidecar", now, lifetime)?;
         request.params.subject_alt_names = dns_names(&[route.server_name()])?;
         request.params.key_usages = vec![KeyUsagePurpose::DigitalSignature];

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use mirrord_protocol::{ALPN, ALPN_BOOT};
 use rustls::{
-    ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig, SignatureScheme,
+    ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig,
+    SignatureScheme,
     client::{
         Resumption, WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -222,7 +223,8 @@ impl ClientCertVerifier for ControlPlane {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.0.verify_client_cert(end_entity, intermediates, now)?;
-        let name = ServerName::try_from(CONTROL_PLANE_NAME).map_err(|error| Error::General(error.to_string()))?;
+        let name =
+            ServerName::try_from(CONTROL_PLANE_NAME).map_err(|error| Error::General(error.to_string()))?;
         webpki::EndEntityCert::try_from(end_entity)
             .and_then(|certificate| certificate.verify_is_valid_for_subject_name(&name))
             .map_err(|_| Error::InvalidCertificate(rustls::CertificateError::NotValidForName))?;
