@@ -37,7 +37,7 @@ impl Default for Patience {
             pod: seconds(4),
             doubt: seconds(5),
             ping: seconds(5),
-            reconnect: seconds(20),
+            reconnect: seconds(30),
         }
     }
 }
