@@ -129,7 +129,8 @@ fn answerers(
 ) -> routes::Answerers {
     let Keys { authority, gate } = keys;
     let enroller = Enroller { client: client.clone(), authority: authority.clone(), gate: gate.clone() };
-    let (boot, prepare) = Boot::new(enroller, endpoint, known.configuration, settings.session_grace_seconds);
+    let (boot, prepare) =
+        Boot::new(enroller, endpoint, known.configuration.clone(), settings.session_grace_seconds);
     tasks.spawn(boot.run());
     routes::Answerers {
         injection: injection_settings(settings, &authority),
@@ -143,6 +144,7 @@ fn answerers(
             gate,
             authority: authority.certificate_pem().to_owned(),
             ingress: known.ingress,
+            configuration: known.configuration,
             prepare,
         },
     }

@@ -30,14 +30,16 @@ impl Shop {
         let gate = GateKey::generate().unwrap();
         let authority = Arc::new(Authority::create(now()).unwrap());
         let enroller = Enroller { client: client.clone(), authority, gate: gate.clone() };
-        let (_, configuration) = watch::channel(Configuration::default());
-        let (_boot, prepare) = Boot::new(enroller, channel::endpoint().unwrap(), configuration, 0);
+        let configuration = Configuration { agrees: true, created: Some(now() - 3600) };
+        let (_, configuration) = watch::channel(configuration);
+        let (_boot, prepare) = Boot::new(enroller, channel::endpoint().unwrap(), configuration.clone(), 0);
         let sessions = Sessions {
             client,
             lifetimes: Lifetimes { ttl: 300, deadline: 600 },
             gate: gate.clone(),
             authority: "PEM".into(),
             ingress: watch::channel(Some("203.0.113.7:443".into())).1,
+            configuration,
             prepare,
         };
         stock(&api);
@@ -256,6 +258,16 @@ async fn workloads_without_sidecar_and_without_existence_are_told_apart() {
     assert!(message.contains("did you mean statefulset/database?"), "{message}");
     let (.., message) = shop.create("stranger", &session("sts/databse", &["env"], &[])).await.denied();
     assert!(!message.contains("did you mean"), "names are for who has a right on them: {message}");
+}
+
+#[tokio::test]
+async fn what_would_not_be_trusted_later_is_not_promised_now() {
+    let mut shop = Shop::open().await;
+    shop.api.grant("developer", "env", "deployment.checkout");
+    let configuration = Configuration { agrees: true, created: Some(now()) };
+    shop.sessions.configuration = watch::channel(configuration).1;
+    let asked = session("deployment/checkout", &["env"], &[]);
+    assert_eq!(shop.create("developer", &asked).await.denied().1, "unavailable");
 }
 
 #[tokio::test]

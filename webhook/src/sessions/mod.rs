@@ -42,7 +42,7 @@ use self::{
     sidecars::{Choice, Serving, WhyNone},
     wish::{Update, Wish},
 };
-use crate::{boot::Prepare, clock};
+use crate::{boot::Prepare, certificates::bundle::Configuration, clock};
 
 /// A review takes no longer: the API server waits 10 s.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -70,6 +70,8 @@ pub struct Sessions {
     pub authority: String,
     /// Where clients reach the ingress; `None` while that isn't known.
     pub ingress: watch::Receiver<Option<Arc<str>>>,
+    /// Whether Sessions of this moment will be trusted when they are read back.
+    pub configuration: watch::Receiver<Configuration>,
     /// Wakes sidecars up while the answer is still on its way.
     pub prepare: Prepare,
 }
@@ -109,6 +111,12 @@ impl Sessions {
             }
             Operation::Create(session) => {
                 let wish = wish::creation(session)?;
+                if !self.configuration.borrow().covers(now) {
+                    return Err(Denial::new(
+                        DenialCode::Unavailable,
+                        "mirrord was installed this very moment: try again in a few seconds",
+                    ));
+                }
                 let deadline = now + self.lifetimes.deadline;
                 let fresh = SessionStatus {
                     creator: wish::creator(&request.user),
