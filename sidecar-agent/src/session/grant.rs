@@ -1,0 +1,93 @@
+//! What a session may do at this moment.
+
+use std::sync::Arc;
+
+use mirrord_certs::{KeyHash, UnixTime};
+use mirrord_protocol::{
+    feature::Feature,
+    reply::{Failure, FailureCode},
+};
+use thiserror::Error;
+use tokio::sync::watch;
+
+use crate::{
+    clock,
+    root::Secrets,
+    sessions::{Grant, Sessions},
+    twin::Twin,
+};
+
+/// A session that was announced once.
+pub(crate) struct Session {
+    twin: Arc<Twin>,
+    key: KeyHash,
+    /// What the client asked for; it gets no more, whatever is announced.
+    wanted: Vec<Feature>,
+}
+
+/// Why a session is over.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub(crate) enum Ended {
+    #[error("was deleted")]
+    Deleted,
+    #[error("expired: its client did not renew it in time")]
+    Expired,
+}
+
+impl Session {
+    pub(crate) fn new(twin: Arc<Twin>, key: KeyHash, wanted: Vec<Feature>) -> Self {
+        Self { twin, key, wanted }
+    }
+
+    pub(crate) fn twin(&self) -> &Arc<Twin> {
+        &self.twin
+    }
+
+    pub(crate) fn key(&self) -> KeyHash {
+        self.key
+    }
+
+    /// Tells of changes of any session.
+    pub(crate) fn changes(&self) -> watch::Receiver<Sessions> {
+        self.twin.sessions.subscribe()
+    }
+
+    /// What is announced for it.
+    pub(crate) fn grant(&self, now: UnixTime) -> Result<Grant, Ended> {
+        let sessions = self.twin.sessions.borrow();
+        let grant = sessions.grant(self.key).ok_or(Ended::Deleted)?;
+        if grant.is_live(now) { Ok(grant.clone()) } else { Err(Ended::Expired) }
+    }
+
+    /// What is both announced and wanted.
+    pub(crate) fn granted(&self, grant: &Grant) -> Vec<Feature> {
+        Feature::ALL.into_iter().filter(|feature| self.covers(grant, *feature)).collect()
+    }
+
+    fn covers(&self, grant: &Grant, feature: Feature) -> bool {
+        grant.features.contains(&feature) && self.wanted.contains(&feature)
+    }
+
+    /// Whether it may use a feature now.
+    pub(crate) fn check(&self, feature: Feature) -> Result<(), Failure> {
+        let refuse = |message| Failure::new(FailureCode::NotGranted, libc::EACCES, message);
+        match self.grant(clock::now()) {
+            Ok(grant) if self.covers(&grant, feature) => Ok(()),
+            Ok(_) => Err(refuse(format!(
+                "the session was not granted `{feature}`: it needs the verb {feature} on workloads.mirrord.dev"
+            ))),
+            Err(ended) => Err(refuse(format!("the session {ended}"))),
+        }
+    }
+
+    /// What it may see of mounted Secrets now.
+    pub(crate) fn secrets(&self) -> Secrets {
+        if self.check(Feature::Secrets).is_ok() { Secrets::Shown } else { Secrets::Withheld }
+    }
+
+    /// Ends when it may no longer use a feature.
+    pub(crate) async fn revoked(&self, feature: Feature) {
+        let mut changes = self.changes();
+        while self.check(feature).is_ok() && changes.changed().await.is_ok() {}
+    }
+}
