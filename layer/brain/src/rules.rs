@@ -69,6 +69,7 @@ pub const ROWS: &[Row] = &[
     local("/tmp", SCRATCH),
     local("/var/tmp", SCRATCH),
     local("/var/cache", "caches of local tools: fontconfig, man, package managers"),
+    local("/var/lib/sss", "read by the local C library's modules for users and names"),
     local("/var/lib/locales", "locale data of local libraries"),
     local("/etc/ld.so.cache", LOADER),
     local("/etc/ld.so.conf", LOADER),

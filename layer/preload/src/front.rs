@@ -3,9 +3,13 @@
 //! ld.so calls [`START`] before `main`, but starts some libraries earlier; so whoever comes first, START or a hook, starts
 //! the layer. That reads the environment and finds the originals: nothing is opened, nothing is connected, until a
 //! call is decided remote.
+//!
+//! A hook never meets itself: the brain asks the kernel, not libc, and what it allocates is got by means that have no
+//! row. (Allocators that read a settings file while they start find it local by rule.) So there is no state that says
+//! "we are inside", which a longjmp(3) out of a hook would leave wrong.
 
 use std::{
-    cell::{Cell, UnsafeCell},
+    cell::UnsafeCell,
     ffi::{CStr, c_char, c_int},
     ptr::null_mut,
     sync::atomic::{AtomicBool, AtomicPtr, Ordering},
@@ -112,46 +116,9 @@ fn watch_forks() {
     unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork_in_parent), Some(after_fork_in_child)) };
 }
 
-thread_local! {
-    /// Stack address of the innermost [`Inside`] of this thread; 0 where there is none.
-    static INSIDE: Cell<usize> = const { Cell::new(0) };
-}
-
-/// While it lives, hooks of this thread make original calls: libc itself runs on our behalf, and what it opens or
-/// connects is this machine's. It is judged by its place on the stack, so that one left by longjmp(3) is void.
-#[must_use = "hooks are back when it is dropped"]
-pub(crate) struct Inside {
-    before: usize,
-}
-
-impl Inside {
-    #[inline(never)]
-    pub(crate) fn enter() -> Self {
-        let here = 0_u8;
-        let before = INSIDE.try_with(|inside| inside.replace((&raw const here).addr())).unwrap_or(0);
-        Self { before }
-    }
-
-    /// Whether this thread is inside: in calls from where `enter` was called, which lie deeper on the stack.
-    fn is_set() -> bool {
-        let here = 0_u8;
-        let inside = INSIDE.try_with(Cell::get).unwrap_or(0);
-        inside != 0 && (&raw const here).addr() < inside
-    }
-}
-
-impl Drop for Inside {
-    fn drop(&mut self) {
-        let _ = INSIDE.try_with(|inside| inside.set(self.before));
-    }
-}
-
 /// Asks the layer. The program's errno stays as it was.
 pub(crate) fn ask<T>(operation: impl FnOnce(&'static Layer) -> Handled<T>) -> Handled<T> {
     let Some(layer) = layer() else { return Err(Instead::Local) };
-    if Inside::is_set() {
-        return Err(Instead::Local);
-    }
     let before = sys::errno();
     let handled = operation(layer);
     sys::set_errno(before);

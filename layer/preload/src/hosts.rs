@@ -21,7 +21,7 @@ use mirrord_layer_brain::{
 };
 
 use crate::{
-    front::{Inside, ask_value, layer},
+    front::{ask_value, layer},
     names::is_number,
     table::original,
 };
@@ -184,10 +184,7 @@ unsafe fn shared(
                 None => NO_RECOVERY,
             }
         }
-        Err(NoHost::Local) => {
-            let _inside = Inside::enter();
-            return original();
-        }
+        Err(NoHost::Local) => return original(),
         Err(NoHost::Code(code)) => code,
     };
     // SAFETY: glibc gives the thread's own place.
@@ -228,10 +225,7 @@ unsafe fn own(name: *const c_char, family: c_int, to: Places, original: impl FnO
                 None => (libc::ERANGE, NETDB_INTERNAL, null_mut()),
             }
         }
-        Err(NoHost::Local) => {
-            let _inside = Inside::enter();
-            return original();
-        }
+        Err(NoHost::Local) => return original(),
         Err(NoHost::Code(NETDB_INTERNAL)) => (sys::errno(), NETDB_INTERNAL, null_mut()),
         // As glibc: no error of the call, but no result.
         Err(NoHost::Code(code)) => (0, code, null_mut()),

@@ -16,10 +16,7 @@ use mirrord_layer_brain::{
     sys::{self, Errno},
 };
 
-use crate::{
-    front::{Inside, ask_value},
-    table::original,
-};
+use crate::{front::ask_value, table::original};
 
 /// What getaddrinfo(3) does without hints (glibc's default).
 const DEFAULT_FLAGS: c_int = libc::AI_V4MAPPED | libc::AI_ADDRCONFIG;
@@ -49,8 +46,6 @@ pub(crate) unsafe fn getaddrinfo(
     result: *mut *mut addrinfo,
 ) -> c_int {
     let local = || {
-        // Whatever modules libc loads to resolve a name locally, they are to see this machine's files.
-        let _inside = Inside::enter();
         // SAFETY: the program's call, as it is.
         unsafe { original::getaddrinfo(node, service, hints, result) }
     };
