@@ -70,7 +70,11 @@ pub async fn expect(stream: &mut RecvStream) -> Result<Frame, FramingError> {
 ///
 /// # Errors
 /// See [`FramingError`].
-pub async fn write<T: Serialize>(stream: &mut SendStream, header: &T, tail: &[u8]) -> Result<(), FramingError> {
+pub async fn write<T: Serialize>(
+    stream: &mut SendStream,
+    header: &T,
+    tail: &[u8],
+) -> Result<(), FramingError> {
     let head = frame::encode(header, tail.len())?;
     stream.write_all(&head).await?;
     stream.write_all(tail).await?;

@@ -8,7 +8,8 @@ use mirrord_protocol::{
     route::{CID_BYTES, ConnectionId, Purpose, RouteId},
 };
 use quinn::{
-    ClientConfig, ConnectionIdGenerator, EndpointConfig, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt,
+    ClientConfig, ConnectionIdGenerator, EndpointConfig, MtuDiscoveryConfig, ServerConfig, TransportConfig,
+    VarInt,
     crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig},
 };
 use ring::{hmac, rand::SecureRandom};
