@@ -145,11 +145,12 @@ impl Refusal {
     fn advice(&self) -> Option<String> {
         let text = match self {
             Self::Denied { word, .. } => return advice_on_denial(word).map(str::to_owned),
-            Self::Forbidden { attempt, .. } => {
+            Self::Forbidden { attempt, message } => {
+                let user = quoted(message).unwrap_or("YOU");
                 let namespace = attempt.namespace.as_deref().unwrap_or("NAMESPACE");
                 return Some(format!(
                     "ask an admin of the namespace to bind the ClusterRole mirrord-user to you: \
-                     kubectl create rolebinding mirrord-user --clusterrole=mirrord-user --user=YOU -n {namespace}"
+                     kubectl create rolebinding mirrord-user --clusterrole=mirrord-user --user={user} -n {namespace}"
                 ));
             }
             Self::Unauthorized(_) => {
@@ -176,6 +177,11 @@ impl Refusal {
         };
         Some(text.to_owned())
     }
+}
+
+/// The user in RBAC's sentence: `… is forbidden: User "dev" cannot …`.
+fn quoted(message: &str) -> Option<&str> {
+    message.split_once("User \"")?.1.split_once('"').map(|(user, _)| user)
 }
 
 fn advice_on_denial(word: &str) -> Option<&'static str> {
@@ -261,7 +267,7 @@ mod tests {
             problem.message.starts_with("you may not create sessions.mirrord.dev in namespace \"shop\": "),
             "{problem}"
         );
-        assert!(problem.help.unwrap().contains("--clusterrole=mirrord-user --user=YOU -n shop"));
+        assert!(problem.help.unwrap().contains("--clusterrole=mirrord-user --user=dev -n shop"));
     }
 
     #[test]

@@ -89,10 +89,8 @@ pub struct Start {
     pub client_ms: f64,
     /// The Session: TLS to the API server, admission, the answer.
     pub session_ms: f64,
-    /// The tunnel: QUIC handshake and Hello.
+    /// The tunnel: QUIC handshake, Hello, environment.
     pub tunnel_ms: f64,
-    /// The environment.
-    pub environment_ms: f64,
 }
 
 /// Writes a message.

@@ -13,6 +13,7 @@ use std::{
 use mirrord_certs::SelfSigned;
 use mirrord_protocol::{feature::Feature, reply::Environment, request::Request};
 use mirrord_session::SessionStatus;
+use mirrord_tunnel::framing::Frame;
 use serde::{Deserialize, Serialize};
 use tokio::{
     net::UnixListener,
@@ -138,19 +139,20 @@ async fn open(job: &Job) -> Result<Opened, Problem> {
     let (held, status) = sessions.create(&job.wanted, &key.public_key()).await?;
     let session_ms = clock.lap();
     let summary = summary(job, held.name(), &status);
-    Report::Step(granted(&summary, session_ms)).tell();
+    Report::Step(format!("granted {} on {}", summary.features.join(", "), summary.target)).tell();
     let features = status.features.iter().filter_map(|verb| verb.parse().ok()).collect();
     let dialler = Dialler::new(Arc::new(key), features, Patience::default());
+    let early =
+        status.features.iter().any(|verb| verb == Feature::Env.verb()).then_some(Request::Environment {});
     let connected = async {
-        let tunnel = dialler.dial(&status).await?;
-        let tunnel_ms = clock.lap();
-        Report::Step(format!("connected to pod {} ({tunnel_ms} ms)", tunnel.pod())).tell();
-        let environment = environment(&tunnel).await?;
-        Ok::<_, Problem>((tunnel, tunnel_ms, environment))
+        let (tunnel, answer) = dialler.dial_asking(&status, early.as_ref()).await?;
+        let environment = environment(&tunnel, answer.as_ref())?;
+        Report::Step(format!("connected to pod {} through {}", tunnel.pod(), status.ingress)).tell();
+        Ok::<_, Problem>((tunnel, environment))
     };
     match connected.await {
-        Ok((tunnel, tunnel_ms, environment)) => {
-            let start = Start { client_ms, session_ms, tunnel_ms, environment_ms: clock.lap() };
+        Ok((tunnel, environment)) => {
+            let start = Start { client_ms, session_ms, tunnel_ms: clock.lap() };
             let summary = Summary { pod: tunnel.pod().to_owned(), ..summary };
             Ok(Opened { lease: Arc::new(held), dialler, status, tunnel, summary, environment, start })
         }
@@ -163,20 +165,17 @@ async fn open(job: &Job) -> Result<Opened, Problem> {
 }
 
 /// The pod's environment, at hand for each `exec`.
-async fn environment(tunnel: &Tunnel) -> Result<Vec<u8>, Problem> {
-    if !tunnel.rights().features.contains(&Feature::Env) {
+fn environment(tunnel: &Tunnel, answer: Option<&Frame>) -> Result<Vec<u8>, Problem> {
+    let Some(frame) = answer.filter(|_| tunnel.rights().features.contains(&Feature::Env)) else {
         return Ok(Vec::new());
-    }
-    match tunnel.ask::<Environment>(&Request::Environment {}).await {
-        Ok((_, bytes)) => Ok(bytes.to_vec()),
+    };
+    match tunnel.decode::<Environment>(frame) {
+        Ok(_) => Ok(frame.tail.to_vec()),
         Err(AskError::Failed(failure)) => {
-            Err(Problem::new(Exit::Temporary, format!("the pod's environment can't be had: {failure}"))
-                .help("try again"))
+            let message = format!("pod {}: its environment can't be had: {failure}", tunnel.pod());
+            Err(Problem::new(Exit::Temporary, message).help("try again"))
         }
-        Err(AskError::End(End::Over(reason) | End::Lost(reason))) => {
-            Err(Problem::new(Exit::Temporary, format!("the connection ended at once: {reason}"))
-                .help("try again"))
-        }
+        Err(AskError::End(End::Over(reason) | End::Lost(reason))) => Err(internal(reason)),
     }
 }
 
@@ -190,12 +189,6 @@ fn summary(job: &Job, session: &str, status: &SessionStatus) -> Summary {
         features: status.features.clone(),
         without_sidecar: status.without_sidecar.clone(),
     }
-}
-
-fn granted(summary: &Summary, milliseconds: f64) -> String {
-    let Summary { session, target, namespace, features, .. } = summary;
-    let short = super::client::short(session);
-    format!("session {short} on {target} in {namespace}: {} ({milliseconds} ms)", features.join(", "))
 }
 
 fn internal(error: impl std::fmt::Display) -> Problem {

@@ -19,7 +19,7 @@ use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream, VarIn
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
-use super::{Patience, dial::sentence};
+use super::{Patience, failure::sentence};
 
 /// A connection to one pod's sidecar.
 #[derive(Debug)]
@@ -67,10 +67,10 @@ impl Tunnel {
         connection: Connection,
         pod: String,
         rights: Rights,
+        requests: u64,
         patience: Patience,
     ) -> Self {
-        // Hello was the first.
-        Self { endpoint, connection, pod, rights, requests: AtomicU64::new(1), patience }
+        Self { endpoint, connection, pod, rights, requests: AtomicU64::new(requests), patience }
     }
 
     /// The pod's name.
@@ -144,7 +144,11 @@ impl Tunnel {
         Ok((send, receive, frame))
     }
 
-    fn decode<T: DeserializeOwned>(&self, frame: &Frame) -> Result<T, AskError> {
+    /// What an answer says.
+    ///
+    /// # Errors
+    /// [`AskError::Failed`].
+    pub fn decode<T: DeserializeOwned>(&self, frame: &Frame) -> Result<T, AskError> {
         match frame.decode::<Reply<T>>() {
             Ok(reply) => reply.into_result().map_err(AskError::Failed),
             Err(error) => {

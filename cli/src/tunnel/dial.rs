@@ -8,30 +8,33 @@ use std::{
     fmt,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use mirrord_certs::{SelfSigned, verify::session_client};
 use mirrord_protocol::{
     VERSION,
-    control::{CloseCode, Control, Hello, Rights},
+    control::{Control, Hello, Rights},
     feature::Feature,
+    request::Request,
     route::{Purpose, RouteId},
 };
 use mirrord_session::{SessionPod, SessionStatus};
-use mirrord_tunnel::{framing, setup};
-use quinn::{ConnectionError, Endpoint, TokioRuntime, TransportErrorCode};
+use mirrord_tunnel::{
+    framing::{self, Frame},
+    setup,
+};
+use quinn::{Endpoint, RecvStream, SendStream, TokioRuntime};
 use ring::rand::SecureRandom;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
-use thiserror::Error;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::{Patience, ask::Tunnel};
-use crate::exit::{Exit, Problem};
+use super::{Patience, ask::Tunnel, failure::DialError};
 
+/// Between two rounds over all pods, at least.
+const ROUND: Duration = Duration::from_millis(250);
 /// Asked of the kernel for the UDP socket, in bytes: at 1 Gbit/s that is 32 ms.
 const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
-/// A TLS alert in QUIC's error space: 0x100 + alert (RFC 9001 §4.8).
-const CRYPTO: std::ops::Range<u64> = 0x100..0x200;
 
 /// What a connection needs, besides a Session's status.
 #[derive(Clone)]
@@ -39,91 +42,6 @@ pub struct Dialler {
     key: Arc<SelfSigned>,
     features: Vec<Feature>,
     patience: Patience,
-}
-
-/// Why no connection came about.
-#[derive(Debug, Error)]
-pub enum DialError {
-    /// The control plane found no pod, or none any more.
-    #[error("no pod of the target can serve now")]
-    NoPods,
-    /// The Session's status makes no sense.
-    #[error("the session's status can't be used: {0}")]
-    Status(String),
-    /// The ingress's name leads nowhere.
-    #[error("the ingress's address {address:?} can't be resolved: {error}")]
-    Lookup {
-        /// `host:port`.
-        address: String,
-        /// Why.
-        error: std::io::Error,
-    },
-    /// This machine gives no UDP socket.
-    #[error("no UDP socket: {0}")]
-    Socket(std::io::Error),
-    /// Nobody answers.
-    #[error("pod {pod} didn't answer through the ingress at {address} (UDP) within {seconds} s")]
-    Silent {
-        /// Which pod.
-        pod: String,
-        /// The ingress.
-        address: String,
-        /// How long.
-        seconds: u64,
-    },
-    /// Whoever answers isn't the pod's sidecar, as far as its certificate says.
-    #[error("pod {pod}: the sidecar's certificate can't be trusted: {reason}")]
-    Untrusted {
-        /// Which pod.
-        pod: String,
-        /// What TLS says.
-        reason: String,
-    },
-    /// The sidecar ended the connection.
-    #[error("pod {pod}: the sidecar refused the session: {reason}")]
-    Refused {
-        /// Which pod.
-        pod: String,
-        /// A [`CloseCode`].
-        code: u64,
-        /// Its sentence.
-        reason: String,
-    },
-    /// Anything else.
-    #[error("pod {pod}: the connection failed: {reason}")]
-    Failed {
-        /// Which pod.
-        pod: String,
-        /// What QUIC says.
-        reason: String,
-    },
-}
-
-impl From<DialError> for Problem {
-    fn from(error: DialError) -> Self {
-        let (exit, help) = match &error {
-            DialError::NoPods => (Exit::Target, "`mirrord ls` shows what can be used now"),
-            DialError::Status(_) => (
-                Exit::Unreachable,
-                "client and control plane may be of releases that don't fit: compare `mirrord --version` with the chart's",
-            ),
-            DialError::Lookup { .. } => (
-                Exit::Unreachable,
-                "check DNS and VPN; an admin sets the address with the chart's value ingress.address",
-            ),
-            DialError::Socket(_) => (Exit::Internal, "check the limits of this machine or sandbox"),
-            DialError::Silent { .. } => (
-                Exit::Unreachable,
-                "a firewall or VPN may block UDP to that address; whether the ingress runs: kubectl -n mirrord get pods,svc",
-            ),
-            DialError::Untrusted { .. } => (
-                Exit::Unreachable,
-                "a pod that is older than the control plane's present authority mends itself by a restart: kubectl rollout restart; if it stays, tell an admin: somebody may listen in",
-            ),
-            DialError::Refused { .. } | DialError::Failed { .. } => (Exit::Temporary, "try again"),
-        };
-        Self::new(exit, error.to_string()).help(help)
-    }
 }
 
 impl fmt::Debug for Dialler {
@@ -150,16 +68,55 @@ impl Dialler {
     /// # Errors
     /// What was wrong with the first pod; see [`DialError`].
     pub async fn dial(&self, status: &SessionStatus) -> Result<Tunnel, DialError> {
+        self.dial_asking(status, None).await.map(|(tunnel, _)| tunnel)
+    }
+
+    /// As [`Self::dial`], and sends a first request along with Hello: its answer comes a round trip earlier.
+    ///
+    /// # Errors
+    /// As [`Self::dial`].
+    pub async fn dial_asking(
+        &self,
+        status: &SessionStatus,
+        early: Option<&Request>,
+    ) -> Result<(Tunnel, Option<Frame>), DialError> {
+        if status.pods.is_empty() {
+            return Err(DialError::NoPods);
+        }
         let end = Instant::now() + self.patience.dial;
         let address = lookup(&status.ingress, end).await?;
+        loop {
+            let pause = Instant::now() + ROUND;
+            match self.round(status, address, end, early).await {
+                Err(error) if error.may_pass() && pause < end => sleep_until(pause).await,
+                result => return result,
+            }
+        }
+    }
+
+    /// Tries each pod once.
+    async fn round(
+        &self,
+        status: &SessionStatus,
+        address: SocketAddr,
+        end: Instant,
+        early: Option<&Request>,
+    ) -> Result<(Tunnel, Option<Frame>), DialError> {
         let mut first = None;
         for (index, pod) in status.pods.iter().enumerate() {
+            let start = Instant::now();
             let last = index + 1 == status.pods.len();
-            let until = if last { end } else { end.min(Instant::now() + self.patience.pod) };
-            match self.pod(pod, status, address, until).await {
-                Ok(tunnel) => return Ok(tunnel),
-                Err(error) => first = first.or(Some(error)),
-            }
+            let until = if last { end } else { end.min(start + self.patience.pod) };
+            let error = match timeout_at(until, self.connect(pod, status, address, early)).await {
+                Ok(Ok(connected)) => return Ok(connected),
+                Ok(Err(error)) => error,
+                Err(_) => DialError::Silent {
+                    pod: pod.name.clone(),
+                    address: status.ingress.clone(),
+                    seconds: (until - start).as_secs_f64().round() as u64,
+                },
+            };
+            first = first.or(Some(error));
             if Instant::now() >= end {
                 break;
             }
@@ -167,45 +124,30 @@ impl Dialler {
         Err(first.unwrap_or(DialError::NoPods))
     }
 
-    async fn pod(
-        &self,
-        pod: &SessionPod,
-        status: &SessionStatus,
-        address: SocketAddr,
-        until: Instant,
-    ) -> Result<Tunnel, DialError> {
-        let start = Instant::now();
-        match timeout_at(until, self.connect(pod, status, address)).await {
-            Ok(result) => result,
-            Err(_) => Err(DialError::Silent {
-                pod: pod.name.clone(),
-                address: status.ingress.clone(),
-                seconds: (until - start).as_secs_f64().round() as u64,
-            }),
-        }
-    }
-
     async fn connect(
         &self,
         pod: &SessionPod,
         status: &SessionStatus,
         address: SocketAddr,
-    ) -> Result<Tunnel, DialError> {
+        early: Option<&Request>,
+    ) -> Result<(Tunnel, Option<Frame>), DialError> {
         let route: RouteId =
             pod.route.parse().map_err(|error| DialError::Status(format!("route: {error}")))?;
         let config = self.config(pod, route, status)?;
         let endpoint = endpoint(address)?;
-        let failed = |error: ConnectionError| self.failed(error, pod, status);
+        let failed = |error| DialError::of(error, pod, status, self.patience.dial.as_secs());
         let connection = endpoint
             .connect_with(config, address, &route.server_name())
             .map_err(|error| DialError::Status(error.to_string()))?
             .await
             .map_err(failed)?;
-        let rights = self.hello(&connection).await.map_err(|reason| match connection.close_reason() {
+        let greeted = greet(&connection, &self.features, early).await;
+        let (rights, answer) = greeted.map_err(|reason| match connection.close_reason() {
             Some(error) => failed(error),
             None => DialError::Failed { pod: pod.name.clone(), reason },
         })?;
-        Ok(Tunnel::new(endpoint, connection, pod.name.clone(), rights, self.patience))
+        let requests = 1 + u64::from(early.is_some());
+        Ok((Tunnel::new(endpoint, connection, pod.name.clone(), rights, requests, self.patience), answer))
     }
 
     fn config(
@@ -222,71 +164,47 @@ impl Dialler {
         let token = pod.gate_token_bytes().ok_or_else(|| unusable(&"the gate token isn't base64"))?;
         setup::client(tls, Purpose::Session, route, Some(token)).map_err(|error| unusable(&error))
     }
+}
 
-    async fn hello(&self, connection: &quinn::Connection) -> Result<Rights, String> {
-        let (mut send, mut receive) = connection.open_bi().await.map_err(|error| error.to_string())?;
-        let hello = Hello {
-            version: VERSION,
-            software: concat!("mirrord ", env!("CARGO_PKG_VERSION")).to_owned(),
-            features: self.features.clone(),
-        };
-        framing::write(&mut send, &hello, &[]).await.map_err(|error| error.to_string())?;
-        let frame = framing::expect(&mut receive).await.map_err(|error| error.to_string())?;
-        let control = frame.decode().map_err(|error| error.to_string())?;
-        let Control::Rights(rights) = control else { return Err("no rights came".to_owned()) };
-        // The control stream lives as long as the connection; what else comes on it is repeated in the close.
-        tokio::spawn(async move {
-            let _send = send;
-            while let Ok(Some(frame)) = framing::read(&mut receive).await {
-                match frame.decode::<Control>() {
-                    Ok(control) => tracing::info!(?control, "control"),
-                    Err(error) => tracing::debug!(%error, "a control message of another release"),
-                }
-            }
-        });
-        Ok(rights)
+/// Hello and a first request in one flight, then rights and the answer.
+async fn greet(
+    connection: &quinn::Connection,
+    features: &[Feature],
+    early: Option<&Request>,
+) -> Result<(Rights, Option<Frame>), String> {
+    let (mut send, mut receive) = connection.open_bi().await.map_err(|error| error.to_string())?;
+    let hello = Hello {
+        version: VERSION,
+        software: concat!("mirrord ", env!("CARGO_PKG_VERSION")).to_owned(),
+        features: features.to_vec(),
+    };
+    framing::write(&mut send, &hello, &[]).await.map_err(|error| error.to_string())?;
+    let mut asked = None;
+    if let Some(request) = early {
+        let (mut send, receive) = connection.open_bi().await.map_err(|error| error.to_string())?;
+        framing::write(&mut send, request, &[]).await.map_err(|error| error.to_string())?;
+        let _ = send.finish();
+        asked = Some(receive);
     }
+    let frame = framing::expect(&mut receive).await.map_err(|error| error.to_string())?;
+    let Control::Rights(rights) = frame.decode().map_err(|error| error.to_string())? else {
+        return Err("no rights came".to_owned());
+    };
+    tokio::spawn(attend(send, receive));
+    let answer = match &mut asked {
+        Some(receive) => Some(framing::expect(receive).await.map_err(|error| error.to_string())?),
+        None => None,
+    };
+    Ok((rights, answer))
+}
 
-    fn failed(&self, error: ConnectionError, pod: &SessionPod, status: &SessionStatus) -> DialError {
-        let pod = pod.name.clone();
-        match error {
-            ConnectionError::TransportError(error) if is_crypto(error.code) => {
-                DialError::Untrusted { pod, reason: error.reason }
-            }
-            ConnectionError::ApplicationClosed(close) => DialError::Refused {
-                pod,
-                code: close.error_code.into_inner(),
-                reason: sentence(close.error_code.into_inner(), &close.reason),
-            },
-            ConnectionError::TimedOut => DialError::Silent {
-                pod,
-                address: status.ingress.clone(),
-                seconds: self.patience.dial.as_secs(),
-            },
-            other => DialError::Failed { pod, reason: other.to_string() },
+/// The control stream lives as long as the connection; what ends the session is repeated in the connection's close.
+async fn attend(_send: SendStream, mut receive: RecvStream) {
+    while let Ok(Some(frame)) = framing::read(&mut receive).await {
+        match frame.decode::<Control>() {
+            Ok(control) => tracing::info!(?control, "control"),
+            Err(error) => tracing::debug!(%error, "a control message of another release"),
         }
-    }
-}
-
-fn is_crypto(code: TransportErrorCode) -> bool {
-    CRYPTO.contains(&u64::from(code))
-}
-
-/// The reason of a close, or what its code means.
-#[must_use]
-pub fn sentence(code: u64, reason: &[u8]) -> String {
-    if !reason.is_empty() {
-        return String::from_utf8_lossy(reason).into_owned();
-    }
-    match CloseCode::from_number(code) {
-        Some(CloseCode::Done) => "it is done".to_owned(),
-        Some(CloseCode::Protocol) => "it didn't understand us".to_owned(),
-        Some(CloseCode::NotAnnounced) => "the control plane has not announced the session to it".to_owned(),
-        Some(CloseCode::Deleted) => "the session was deleted".to_owned(),
-        Some(CloseCode::Expired) => "the session expired".to_owned(),
-        Some(CloseCode::Stopping) => "the pod stops".to_owned(),
-        Some(CloseCode::Busy) => "it serves too many sessions".to_owned(),
-        Some(CloseCode::Refused) | None => format!("code {code}"),
     }
 }
 

@@ -3,12 +3,14 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`dial`] | one connection: from a Session's status to granted rights |
+//! | [`failure`] | why no connection came about |
 //! | [`ask`] | requests on a connection, and how its end is told |
 //! | [`link`] | what requests see: a connection that is replaced when it is lost, until the session is over |
 //! | [`keeper`] | renews the session, dials again, ends |
 
 pub mod ask;
 pub mod dial;
+pub mod failure;
 pub mod keeper;
 pub mod link;
 

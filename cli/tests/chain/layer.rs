@@ -17,7 +17,8 @@ use mirrord_cli::{
     proxy::{holds::Holds, layer::Serving},
     tunnel::{
         Patience,
-        dial::{DialError, Dialler},
+        dial::Dialler,
+        failure::DialError,
         keeper::{Keeper, Stop},
         link::Link,
     },
