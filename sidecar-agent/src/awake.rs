@@ -193,6 +193,7 @@ async fn serve(
     }
 }
 
+#[expect(clippy::large_enum_variant, reason = "one at a time, on the stack")]
 enum Event {
     Incoming(Option<Incoming>),
     Ended,

@@ -138,11 +138,7 @@ impl Gate {
 }
 
 fn received(from: SocketAddr, length: usize) -> RecvMeta {
-    let mut meta = RecvMeta::default();
-    meta.addr = from;
-    meta.len = length;
-    meta.stride = length;
-    meta
+    RecvMeta { addr: from, len: length, stride: length, ..RecvMeta::default() }
 }
 
 fn judge(datagram: &[u8], ids: &Ids, keys: Option<&[GateKey]>, now: UnixTime) -> Verdict {
@@ -188,10 +184,10 @@ impl AsyncUdpSocket for GatedSocket {
         buffers: &mut [IoSliceMut<'_>],
         metas: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        if let (Some(buffer), Some(meta)) = (buffers.first_mut(), metas.first_mut()) {
-            if self.gate.replay(context, buffer, meta) {
-                return Poll::Ready(Ok(1));
-            }
+        if let (Some(buffer), Some(meta)) = (buffers.first_mut(), metas.first_mut())
+            && self.gate.replay(context, buffer, meta)
+        {
+            return Poll::Ready(Ok(1));
         }
         let count = ready!(self.socket.poll_recv(context, buffers, metas))?;
         let now = clock::now();

@@ -151,10 +151,13 @@ mod tests {
         let leaf = authority.sidecar(&request, ROUTE, NOW, 7_200).expect("signed");
         let other = Authority::create(NOW).expect("created");
         let ours = [authority.certificate().clone()];
-        assert!(is_valid(&[leaf.clone()], &ours, ROUTE, NOW));
-        assert!(!is_valid(&[leaf.clone()], &ours, ROUTE, NOW + 7_300), "ended");
-        assert!(!is_valid(&[leaf.clone()], &ours, RouteId([2; 8]), NOW), "of another route");
-        assert!(!is_valid(&[leaf], &[other.certificate().clone()], ROUTE, NOW), "of another authority");
+        assert!(is_valid(std::slice::from_ref(&leaf), &ours, ROUTE, NOW));
+        assert!(!is_valid(std::slice::from_ref(&leaf), &ours, ROUTE, NOW + 7_300), "ended");
+        assert!(!is_valid(std::slice::from_ref(&leaf), &ours, RouteId([2; 8]), NOW), "of another route");
+        assert!(
+            !is_valid(&[leaf], std::slice::from_ref(other.certificate()), ROUTE, NOW),
+            "of another authority"
+        );
         assert!(!is_valid(&[], &ours, ROUTE, NOW));
     }
 }

@@ -79,10 +79,11 @@ fn read(answers: &Answers) -> Resolved {
             let name = unsafe { CStr::from_ptr(answer.ai_canonname) };
             resolved.canonical = name.to_str().ok().map(str::to_owned);
         }
-        if let Some(address) = address(answer) {
-            if !resolved.addresses.contains(&address) && resolved.addresses.len() < ADDRESSES {
-                resolved.addresses.push(address);
-            }
+        if let Some(address) = address(answer)
+            && !resolved.addresses.contains(&address)
+            && resolved.addresses.len() < ADDRESSES
+        {
+            resolved.addresses.push(address);
         }
         next = answer.ai_next;
     }
