@@ -89,10 +89,14 @@ impl fmt::Display for Target {
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum TargetError {
     /// Not of the form.
-    #[error("{0:?} is no target: write kind/name or kind/name/container/container-name, as in deployment/checkout")]
+    #[error(
+        "{0:?} is no target: write kind/name or kind/name/container/container-name, as in deployment/checkout"
+    )]
     Form(String),
     /// Another kind.
-    #[error("{0:?} is no kind of target: one of deployment, statefulset, daemonset, replicaset, job, cronjob, pod")]
+    #[error(
+        "{0:?} is no kind of target: one of deployment, statefulset, daemonset, replicaset, job, cronjob, pod"
+    )]
     Kind(String),
 }
 

@@ -16,6 +16,8 @@ use mirrord_protocol::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
+type Check = Box<dyn Fn(&[u8]) -> Result<(), String>>;
+
 /// A message under a name.
 pub(crate) struct Sample {
     /// In the golden file.
@@ -23,7 +25,7 @@ pub(crate) struct Sample {
     /// CBOR.
     pub(crate) bytes: Vec<u8>,
     /// Says what is wrong with bytes that should be this message.
-    pub(crate) check: Box<dyn Fn(&[u8]) -> Result<(), String>>,
+    pub(crate) check: Check,
 }
 
 fn sample<T>(name: &'static str, message: T) -> Sample
