@@ -1,7 +1,7 @@
 //! Requests on one connection, and how its end is told.
 //!
-//! Each request opens a stream of its own. An answer that takes long is doubted: a ping goes out, and a sidecar that
-//! doesn't answer even that is given up, long before QUIC's idle timeout (which is long so that laptops may sleep).
+//! Each request opens a stream of its own. An answer that takes long is doubted, long before QUIC's idle timeout (which
+//! is long so that laptops may sleep): the keeper is told, who pings, and replaces a connection that doesn't answer.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -17,7 +17,7 @@ use mirrord_protocol::{
 use mirrord_tunnel::framing::{self, Frame, FramingError};
 use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream, VarInt};
 use serde::de::DeserializeOwned;
-use tokio::time::timeout;
+use tokio::{sync::Notify, time::timeout};
 
 use super::{Patience, failure::sentence};
 
@@ -30,6 +30,7 @@ pub struct Tunnel {
     rights: Rights,
     requests: AtomicU64,
     patience: Patience,
+    doubted: Notify,
 }
 
 /// How a connection ended.
@@ -70,7 +71,15 @@ impl Tunnel {
         requests: u64,
         patience: Patience,
     ) -> Self {
-        Self { endpoint, connection, pod, rights, requests: AtomicU64::new(requests), patience }
+        Self {
+            endpoint,
+            connection,
+            pod,
+            rights,
+            requests: AtomicU64::new(requests),
+            patience,
+            doubted: Notify::new(),
+        }
     }
 
     /// The pod's name.
@@ -158,7 +167,7 @@ impl Tunnel {
         }
     }
 
-    /// Waits for an answer for as long as the sidecar is alive.
+    /// Waits for an answer for as long as the connection stands, and tells the keeper that it takes long.
     async fn patiently<T>(
         &self,
         answer: impl Future<Output = Result<T, FramingError>>,
@@ -166,31 +175,31 @@ impl Tunnel {
         tokio::pin!(answer);
         loop {
             match timeout(self.patience.doubt, &mut answer).await {
-                Ok(Ok(value)) => return Ok(value),
-                Ok(Err(error)) => return Err(self.failed(&error)),
-                Err(_) if self.answers().await => {}
-                Err(_) => {
-                    self.connection.close(VarInt::from_u32(CloseCode::Done.number()), b"no answer");
-                    return Err(AskError::End(End::Lost(self.silence())));
-                }
+                Ok(result) => return result.map_err(|error| self.failed(&error)),
+                Err(_) => self.doubted.notify_one(),
             }
         }
     }
 
-    fn silence(&self) -> String {
-        format!("pod {} doesn't answer any more", self.pod)
+    /// Waits until somebody waits long for an answer.
+    pub(super) async fn doubted(&self) {
+        self.doubted.notified().await;
     }
 
-    async fn answers(&self) -> bool {
+    /// Waits for a sign of life.
+    pub(super) async fn answers(&self) {
         self.count();
-        let pong = timeout(self.patience.ping, self.exchange(&Request::Ping {})).await;
-        matches!(pong, Ok(Ok((.., frame))) if matches!(frame.decode::<Reply<Pong>>(), Ok(Reply::Ok(_))))
+        match self.exchange(&Request::Ping {}).await {
+            Ok((.., frame)) if matches!(frame.decode::<Reply<Pong>>(), Ok(Reply::Ok(_))) => {}
+            // The connection's end is told elsewhere.
+            _ => std::future::pending().await,
+        }
     }
 
     fn failed(&self, error: &FramingError) -> AskError {
         match self.connection.close_reason() {
-            // Closed by `patiently`, in another task.
-            Some(ConnectionError::LocallyClosed) => AskError::End(End::Lost(self.silence())),
+            // By the keeper, who has another.
+            Some(ConnectionError::LocallyClosed) => AskError::End(End::Lost("it was replaced".to_owned())),
             Some(error) => AskError::End(end(&error)),
             None => {
                 let message = format!("pod {} broke off: {error}", self.pod);

@@ -46,6 +46,7 @@ pub struct Keeper {
 enum Event {
     Ended(End),
     Stop(String),
+    Doubt,
     Renew,
 }
 
@@ -103,6 +104,7 @@ impl Keeper {
             let event = tokio::select! {
                 end = tunnel.closed() => Event::Ended(end),
                 reason = self.stop.recv() => Event::Stop(reason.unwrap_or_default()),
+                () = tunnel.doubted() => Event::Doubt,
                 () = sleep_until(self.renew_at) => Event::Renew,
             };
             match event {
@@ -112,15 +114,37 @@ impl Keeper {
                     return State::Down(tunnel);
                 }
                 Event::Stop(reason) => break reason,
-                Event::Renew => match self.renew().await {
-                    Err(refusal) if refusal.is_final() => break refusal.to_string(),
-                    Err(refusal) => self.not_renewed(&refusal),
-                    Ok(()) => {}
-                },
+                Event::Doubt => {
+                    if let Some(next) = self.verify(&tunnel).await {
+                        tunnel.close(Duration::ZERO).await;
+                        return next;
+                    }
+                }
+                Event::Renew => {
+                    if let Err(refusal) = self.renew_or_wait().await {
+                        break refusal.to_string();
+                    }
+                }
             }
         };
         tunnel.close(GOOD_BYE).await;
         State::Over(reason)
+    }
+
+    /// While it is in doubt: what stands in its place, unless it gives a sign of life before that stands. So a network
+    /// that hangs for a while costs no connection, and a dead sidecar is not waited for.
+    async fn verify(&mut self, tunnel: &Arc<Tunnel>) -> Option<State> {
+        let alive = tunnel.answers();
+        tokio::pin!(alive);
+        if timeout(self.dialler.patience().ping, &mut alive).await.is_ok() {
+            return None;
+        }
+        tracing::warn!(pod = tunnel.pod(), "the sidecar doesn't answer");
+        tokio::select! {
+            () = alive => None,
+            _ = tunnel.closed() => None,
+            next = self.reconnect(tunnel.clone()) => Some(next),
+        }
     }
 
     /// While it is down: asks where pods are now, and dials, until the time is over.
@@ -130,11 +154,9 @@ impl Keeper {
         let mut why = String::from("no answer");
         while Instant::now() < end {
             let pause = Instant::now() + PAUSE;
-            match timeout(RENEW, self.renew()).await {
-                Ok(Err(refusal)) if refusal.is_final() => return State::Over(refusal.to_string()),
-                // The pods that were there may still be.
-                Ok(Err(refusal)) => self.not_renewed(&refusal),
-                Ok(Ok(())) | Err(_) => {}
+            // Where the API server doesn't answer, the pods that were there may still be.
+            if let Ok(Err(refusal)) = timeout(RENEW, self.renew_or_wait()).await {
+                return State::Over(refusal.to_string());
             }
             match timeout_at(end, self.dialler.dial(&self.status)).await {
                 Ok(Ok(tunnel)) => return State::Up(Arc::new(tunnel)),
@@ -153,9 +175,16 @@ impl Keeper {
         ))
     }
 
-    fn not_renewed(&mut self, refusal: &Refusal) {
-        tracing::warn!(%refusal, "the session could not be renewed");
-        self.renew_at = Instant::now() + RENEW_AGAIN;
+    /// Renews; what isn't final is tried again later.
+    async fn renew_or_wait(&mut self) -> Result<(), Refusal> {
+        match self.renew().await {
+            Err(refusal) if !refusal.is_final() => {
+                tracing::warn!(%refusal, "the session could not be renewed");
+                self.renew_at = Instant::now() + RENEW_AGAIN;
+                Ok(())
+            }
+            renewed => renewed,
+        }
     }
 
     async fn renew(&mut self) -> Result<(), Refusal> {

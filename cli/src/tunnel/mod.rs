@@ -25,7 +25,7 @@ pub struct Patience {
     pub pod: Duration,
     /// An answer, before the sidecar is pinged.
     pub doubt: Duration,
-    /// A ping.
+    /// A ping, before another connection is dialled beside.
     pub ping: Duration,
     /// Dialling anew, before the session is given up.
     pub reconnect: Duration,

@@ -151,3 +151,14 @@ fn a_session_that_is_gone_at_the_api_server_is_not_dialled_for() {
     sidecar.close(CloseCode::Stopping, "");
     assert_eq!(layer.end(), "there is no such session: sessions.mirrord.dev \"s-1\" not found");
 }
+
+#[test]
+fn a_long_answer_of_a_living_sidecar_is_waited_for() {
+    let sidecar = Sidecar::start("shop-1", World::default().with_file("/slow/600", "late"));
+    let proxy = Proxy::start(sidecar.status());
+    let mut layer = proxy.layer();
+    let (_, file) = layer.open("/slow/600", false).unwrap();
+    assert_eq!(std::io::read_to_string(file).unwrap(), "late");
+    assert!(proxy.requests() > 2, "it was pinged");
+    assert_eq!(*proxy.lease.ended.lock().unwrap(), 0);
+}

@@ -230,6 +230,7 @@ fn a_session_ended_from_elsewhere_is_replaced_by_the_next_exec() {
     let stage = Stage::new();
     assert!(stage.exec(&["true"]).status().unwrap().success());
     stage.sidecar.close(CloseCode::Deleted, "");
+    stage.wait_for_the_end();
     assert!(stage.exec(&["true"]).status().unwrap().success());
     assert_eq!(stage.api.count("POST"), 2);
 }

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use mirrord_certs::{Authority, SelfSigned, verify::session_server};
@@ -27,6 +27,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     runtime::Runtime,
+    time::Instant,
 };
 
 /// What it serves.
@@ -114,7 +115,7 @@ impl Sidecar {
     /// Dies without a word.
     pub(crate) fn kill(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+            runtime.shutdown_timeout(Duration::from_secs(10));
         }
     }
 }
@@ -206,6 +207,10 @@ async fn file(world: &World, path: &str, mut send: SendStream, mut receive: Recv
     let Some(attributes) = attributes(world, path) else {
         return failed::<Opened>(&mut send, libc::ENOENT).await;
     };
+    if let Some(delay) = path.strip_prefix("/slow/") {
+        let ready = Instant::now() + Duration::from_millis(delay.parse().unwrap());
+        tokio::time::sleep_until(ready).await;
+    }
     let content = world.files.get(path).map(Vec::as_slice).unwrap_or_default();
     let first = &content[..content.len().min(64 * 1024)];
     ok(&mut send, Opened { attributes, end: first.len() == content.len() }, first).await;
