@@ -11,6 +11,7 @@
 //! | [`hook`] | what a row is made of |
 //! | [`front`] | the layer's start in a process, and how a shell asks it |
 //! | [`files`] [`status`] [`folders`] | open, stat, readdir and their kin |
+//! | [`changes`] | mkdir, unlink, rename, chmod and their kin |
 //! | [`network`] [`names`] [`hosts`] | connect, getaddrinfo, gethostbyname and their kin |
 //! | [`exec`] [`execl`] | execve, posix_spawn and their kin |
 //! | [`direct`] | the same calls, made by number |
@@ -20,6 +21,7 @@
     reason = "a shell and its original are one call of the program's: both rest on what the program promises of it"
 )]
 
+mod changes;
 mod direct;
 mod exec;
 mod execl;

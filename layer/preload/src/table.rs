@@ -3,8 +3,9 @@
 use std::ffi::{c_char, c_int, c_long, c_uint, c_void};
 
 use libc::{
-    DIR, FILE, addrinfo, dirent, dirent64, hostent, mode_t, pid_t, posix_spawn_file_actions_t,
-    posix_spawnattr_t, size_t, sockaddr, socklen_t, ssize_t,
+    DIR, FILE, addrinfo, dev_t, dirent, dirent64, gid_t, hostent, mode_t, off_t, off64_t, pid_t,
+    posix_spawn_file_actions_t, posix_spawnattr_t, size_t, sockaddr, socklen_t, ssize_t, timespec, timeval,
+    uid_t, utimbuf,
 };
 
 use crate::{
@@ -77,6 +78,63 @@ hooks! {
     required fn chdir(path: *const c_char) -> c_int, in libc => files::chdir;
     /// fchdir(2): decides what relative paths mean
     required fn fchdir(folder: c_int) -> c_int, in libc => files::fchdir;
+
+    /// mkdir(2): remote files are read-only; so below
+    required fn mkdir(path: *const c_char, mode: mode_t) -> c_int, in libc => changes::mkdir;
+    /// mkdirat(2)
+    required fn mkdirat(folder: c_int, path: *const c_char, mode: mode_t) -> c_int, in libc => changes::mkdirat;
+    /// rmdir(2)
+    required fn rmdir(path: *const c_char) -> c_int, in libc => changes::rmdir;
+    /// unlink(2)
+    required fn unlink(path: *const c_char) -> c_int, in libc => changes::unlink;
+    /// unlinkat(2)
+    required fn unlinkat(folder: c_int, path: *const c_char, flags: c_int) -> c_int, in libc => changes::unlinkat;
+    /// remove(3)
+    required fn remove(path: *const c_char) -> c_int, in libc => changes::remove;
+    /// rename(2)
+    required fn rename(from: *const c_char, to: *const c_char) -> c_int, in libc => changes::rename;
+    /// renameat(2)
+    required fn renameat(from_folder: c_int, from: *const c_char, to_folder: c_int, to: *const c_char) -> c_int, in libc => changes::renameat;
+    /// renameat2(2), since glibc 2.28
+    optional fn renameat2(from_folder: c_int, from: *const c_char, to_folder: c_int, to: *const c_char, flags: c_uint) -> c_int, in libc => changes::renameat2;
+    /// link(2)
+    required fn link(from: *const c_char, to: *const c_char) -> c_int, in libc => changes::link;
+    /// linkat(2)
+    required fn linkat(from_folder: c_int, from: *const c_char, to_folder: c_int, to: *const c_char, flags: c_int) -> c_int, in libc => changes::linkat;
+    /// symlink(2)
+    required fn symlink(target: *const c_char, path: *const c_char) -> c_int, in libc => changes::symlink;
+    /// symlinkat(2)
+    required fn symlinkat(target: *const c_char, folder: c_int, path: *const c_char) -> c_int, in libc => changes::symlinkat;
+    /// chmod(2)
+    required fn chmod(path: *const c_char, mode: mode_t) -> c_int, in libc => changes::chmod;
+    /// fchmodat(2)
+    required fn fchmodat(folder: c_int, path: *const c_char, mode: mode_t, flags: c_int) -> c_int, in libc => changes::fchmodat;
+    /// chown(2)
+    required fn chown(path: *const c_char, owner: uid_t, group: gid_t) -> c_int, in libc => changes::chown;
+    /// lchown(2)
+    required fn lchown(path: *const c_char, owner: uid_t, group: gid_t) -> c_int, in libc => changes::lchown;
+    /// fchownat(2)
+    required fn fchownat(folder: c_int, path: *const c_char, owner: uid_t, group: gid_t, flags: c_int) -> c_int, in libc => changes::fchownat;
+    /// truncate(2)
+    required fn truncate(path: *const c_char, length: off_t) -> c_int, in libc => changes::truncate;
+    /// truncate(2), of programs with a 32-bit `off_t`
+    required fn truncate64(path: *const c_char, length: off64_t) -> c_int, in libc => changes::truncate64;
+    /// mknod(2), since glibc 2.33
+    optional fn mknod(path: *const c_char, mode: mode_t, device: dev_t) -> c_int, in libc => changes::mknod;
+    /// mknodat(2), since glibc 2.33
+    optional fn mknodat(folder: c_int, path: *const c_char, mode: mode_t, device: dev_t) -> c_int, in libc => changes::mknodat;
+    /// mkfifo(3)
+    required fn mkfifo(path: *const c_char, mode: mode_t) -> c_int, in libc => changes::mkfifo;
+    /// mkfifoat(3)
+    required fn mkfifoat(folder: c_int, path: *const c_char, mode: mode_t) -> c_int, in libc => changes::mkfifoat;
+    /// utime(2)
+    required fn utime(path: *const c_char, times: *const utimbuf) -> c_int, in libc => changes::utime;
+    /// utimes(2)
+    required fn utimes(path: *const c_char, times: *const timeval) -> c_int, in libc => changes::utimes;
+    /// lutimes(3)
+    required fn lutimes(path: *const c_char, times: *const timeval) -> c_int, in libc => changes::lutimes;
+    /// utimensat(2)
+    required fn utimensat(folder: c_int, path: *const c_char, times: *const timespec, flags: c_int) -> c_int, in libc => changes::utimensat;
 
     /// stat(2)
     required fn stat(path: *const c_char, out: *mut libc::stat) -> c_int, in libc => status::stat;

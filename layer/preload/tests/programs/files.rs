@@ -303,3 +303,22 @@ int main(int count, char **arguments) {
         world.same(&[program.to_str().unwrap(), path]);
     }
 }
+
+#[test]
+fn what_changes_a_remote_path_fails_as_on_a_read_only_mount() {
+    let world = World::new();
+    let script = "
+import os
+calls = [lambda p: os.mkdir(p), lambda p: os.rmdir(p), lambda p: os.unlink(p), lambda p: os.rename(p, '/tmp/x'),
+    lambda p: os.rename('/tmp', p), lambda p: os.link(p, '/tmp/x'), lambda p: os.symlink('/x', p), lambda p: os.chmod(p, 0),
+    lambda p: os.chown(p, 0, 0), lambda p: os.truncate(p, 0), lambda p: os.mkfifo(p), lambda p: os.utime(p)]
+for call in calls:
+    try:
+        call('/srv/data/hello.txt')
+        print('done')
+    except OSError as error:
+        print(error.errno)
+";
+    let outcome = world.run(&["python3", "-c", script]);
+    assert_eq!(outcome.stdout, "30\n".repeat(12), "EROFS; {}", outcome.stderr);
+}
