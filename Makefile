@@ -33,7 +33,7 @@ cluster-load: ## Loads image archives into the test cluster: make cluster-load T
 	@e2e/cluster/load.sh $(TAR)
 
 .PHONY: deploy
-deploy: setup ## Builds everything, loads it into the test cluster and installs or updates the chart there
+deploy: setup images ## Builds everything, loads it into the test cluster and installs or updates the chart there
 	@e2e/scripts/deploy.sh
 
 .PHONY: demo

@@ -1,10 +1,8 @@
 #!/usr/bin/env bash
-# Builds the images, loads them into the test cluster (brings it up first) and installs or updates the chart there.
+# Loads our images into the test cluster (brings it up first) and installs or updates the chart there; after images.sh.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
-"$scripts/build.sh"
-"$scripts/images.sh" >/dev/null
 "$cluster/up.sh" >/dev/null
 for part in $parts; do
   load_image "$(image_of "$part")"

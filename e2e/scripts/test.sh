@@ -10,6 +10,8 @@ set -euo pipefail
 cd "$checkout"
 say "Unit and component tests"
 cargo test --locked --workspace --exclude mirrord-e2e
+"$scripts/build.sh"
+"$scripts/images.sh" >/dev/null
 "$scripts/deploy.sh"
 "$scripts/shop.sh"
 say "End-to-end tests"

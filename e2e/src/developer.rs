@@ -4,14 +4,15 @@ use std::{
     ffi::OsStr,
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
+    time::Duration,
 };
 
 use tempfile::TempDir;
 
 use crate::{
     cluster::{cluster, mirrord},
-    run::Run,
+    run::{Run, eventually},
 };
 
 /// A developer at a machine of their own: own home, own runtime folder, so nobody shares a proxy with them.
@@ -124,9 +125,17 @@ impl Developer {
 }
 
 impl Drop for Developer {
+    /// Shuts the machine down: proxies may end their sessions, then they are killed.
     fn drop(&mut self) {
-        for number in self.processes() {
-            let _ = Command::new("kill").args(["-KILL", &number.to_string()]).status();
+        let left = self.processes();
+        left.iter().for_each(|number| signal("-TERM", *number));
+        let gone = || left.iter().all(|number| !Path::new(&format!("/proc/{number}")).exists());
+        if !eventually(Duration::from_secs(3), gone) {
+            self.processes().into_iter().for_each(|number| signal("-KILL", number));
         }
     }
+}
+
+fn signal(signal: &str, number: u32) {
+    let _ = Command::new("kill").args([signal, &number.to_string()]).stderr(Stdio::null()).status();
 }

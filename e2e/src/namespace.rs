@@ -12,6 +12,9 @@ use crate::{
     snapshot::Snapshot,
 };
 
+/// The verbs that `mirrord exec` asks for unless told otherwise.
+pub const USUAL: [&str; 3] = ["env", "files", "outgoing"];
+
 /// A namespace; removed when dropped.
 #[derive(Debug)]
 pub struct Namespace {

@@ -98,7 +98,13 @@ pub fn line(command: &Command) -> String {
     let quoted = words.map(|word| {
         let word = word.to_string_lossy();
         let plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./:=,@%+".contains(letter);
-        if !word.is_empty() && word.chars().all(plain) { word.into_owned() } else { format!("'{word}'") }
+        if !word.is_empty() && word.chars().all(plain) {
+            word.into_owned()
+        } else if word.contains('\'') {
+            format!("\"{word}\"")
+        } else {
+            format!("'{word}'")
+        }
     });
     quoted.collect::<Vec<_>>().join(" ")
 }
@@ -130,13 +136,24 @@ fn read(mut from: impl Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {
 /// Polls until `condition` answers; panics with `what` when it doesn't in time.
 #[track_caller]
 pub fn until<T>(limit: Duration, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let mut answer = None;
+    let came = eventually(limit, || {
+        answer = condition();
+        answer.is_some()
+    });
+    assert!(came, "waited {limit:?} for {what}, in vain");
+    answer.expect("it came")
+}
+
+/// Polls until `condition` holds; says whether it did in time.
+pub fn eventually(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + limit;
     let (_never_tx, tick) = mpsc::channel::<()>();
-    loop {
-        if let Some(answer) = condition() {
-            return answer;
+    while !condition() {
+        if Instant::now() >= deadline {
+            return false;
         }
-        assert!(Instant::now() < deadline, "waited {limit:?} for {what}, in vain");
         let _ = tick.recv_timeout(Duration::from_millis(25));
     }
+    true
 }

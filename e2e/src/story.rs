@@ -22,9 +22,14 @@ impl Story {
         println!("  \x1b[2m{sentence}\x1b[0m");
     }
 
+    /// Shows a command, as one would type it.
+    pub fn command(&self, line: &str) {
+        println!("  \x1b[36m$ {}\x1b[0m", line.replace(&*mirrord().to_string_lossy(), "mirrord"));
+    }
+
     /// Shows a command and what it printed; `keep` says which lines are worth it.
     pub fn show(&self, run: &Run, keep: impl Fn(&str) -> bool) {
-        println!("  \x1b[36m$ {}\x1b[0m", run.line.replace(&*mirrord().to_string_lossy(), "mirrord"));
+        self.command(&run.line);
         let (shown, hidden): (Vec<_>, Vec<_>) =
             run.text().lines().map(str::to_owned).partition(|line| keep(line));
         shown.iter().for_each(|line| println!("    {line}"));

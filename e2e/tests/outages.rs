@@ -4,7 +4,11 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use mirrord_e2e::{cluster::cluster, developer::Developer, namespace::Namespace};
+use mirrord_e2e::{
+    cluster::cluster,
+    developer::Developer,
+    namespace::{Namespace, USUAL},
+};
 
 static TURN: Mutex<()> = Mutex::new(());
 
@@ -52,7 +56,7 @@ fn scale(deployment: &str, replicas: &str) {
 fn without_the_webhook_pods_are_admitted_without_sidecars_and_sessions_live_and_can_be_deleted() {
     let running = Namespace::opted_in("before-outage");
     running.deploy("app", |_| ());
-    running.allow("deployment.app", &["env", "files"]);
+    running.allow("deployment.app", &USUAL);
     let developer = Developer::new(running.name()).with_lingering_proxies();
     let _ = developer.exec("deployment/app", ["true"]).succeeded();
 
@@ -76,7 +80,7 @@ fn without_the_webhook_pods_are_admitted_without_sidecars_and_sessions_live_and_
     drop(down);
 
     // What started meanwhile is named as such.
-    namespace.allow("deployment.app", &["env", "files"]);
+    namespace.allow("deployment.app", &USUAL);
     let restart = format!("kubectl rollout restart deployment/app -n {}", namespace.name());
     let _ = Developer::new(namespace.name()).exec("deployment/app", ["true"]).failed_with(66, &[&restart]);
 }
@@ -85,7 +89,7 @@ fn without_the_webhook_pods_are_admitted_without_sidecars_and_sessions_live_and_
 fn without_the_ingress_the_client_says_who_does_not_answer() {
     let namespace = Namespace::opted_in("ingress-down");
     namespace.deploy("app", |_| ());
-    namespace.allow("deployment.app", &["env", "files"]);
+    namespace.allow("deployment.app", &USUAL);
     let developer = Developer::new(namespace.name());
     let down = Down::of("deployment/mirrord-ingress");
     let _ = developer.exec("deployment/app", ["true"]).failed_with(69, &["ingress", "UDP"]);

@@ -4,7 +4,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mirrord_e2e::{cluster::cluster, developer::Developer, namespace::Namespace, run::until};
+use mirrord_e2e::{
+    cluster::cluster,
+    developer::Developer,
+    namespace::{Namespace, USUAL},
+    run::until,
+};
 use serde_json::Value;
 
 /// Opens a remote file over and over, and says when that fails first.
@@ -31,7 +36,7 @@ fn reading(developer: &Developer) -> (Child, BufReader<std::process::ChildStdout
 fn app(name: &str) -> Namespace {
     let namespace = Namespace::opted_in(name);
     namespace.deploy("app", |_| ());
-    namespace.allow("deployment.app", &["env", "files", "outgoing"]);
+    namespace.allow("deployment.app", &USUAL);
     namespace
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use mirrord_certs::SelfSigned;
-use mirrord_cli::tunnel::dial::{DialError, Dialler};
+use mirrord_cli::tunnel::{Patience, dial::Dialler, failure::DialError};
 use mirrord_e2e::{
     cluster::cluster,
     namespace::Namespace,
@@ -58,7 +58,7 @@ impl Forger {
     }
 
     async fn dial(&self, status: &SessionStatus) -> Result<Vec<String>, DialError> {
-        let dialler = Dialler::new(self.key.clone(), vec![Feature::Env, Feature::Secrets]);
+        let dialler = Dialler::new(self.key.clone(), vec![Feature::Env, Feature::Secrets], Patience::default());
         dialler.dial(status).await.map(|tunnel| vec![format!("{tunnel:?}")])
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use mirrord_e2e::{
     cluster::cluster,
     developer::Developer,
-    namespace::Namespace,
+    namespace::{Namespace, USUAL},
     run::Run,
     shop::{CHECKOUT, NAMESPACE},
 };
@@ -27,7 +27,7 @@ fn a_target_that_is_not_there_is_named_with_its_neighbour() {
 #[test]
 fn a_namespace_that_never_opted_in_gets_both_lines_that_mend_it() {
     let namespace = Namespace::plain("no-label");
-    namespace.allow("deployment.app", &["env"]);
+    namespace.allow("deployment.app", &USUAL);
     namespace.deploy("app", |_| ());
     let run = Developer::new(namespace.name()).exec("deployment/app", ["true"]);
     let label = format!("kubectl label namespace {} mirrord.dev/inject=enabled", namespace.name());
@@ -38,7 +38,7 @@ fn a_namespace_that_never_opted_in_gets_both_lines_that_mend_it() {
 #[test]
 fn pods_older_than_the_label_need_a_restart_and_mirrord_says_so() {
     let namespace = Namespace::plain("no-restart");
-    namespace.allow("deployment.app", &["env"]);
+    namespace.allow("deployment.app", &USUAL);
     namespace.deploy("app", |_| ());
     cluster().run(&["label", "namespace", namespace.name(), "mirrord.dev/inject=enabled"]);
     let run = Developer::new(namespace.name()).exec("deployment/app", ["true"]);
@@ -50,7 +50,7 @@ fn pods_older_than_the_label_need_a_restart_and_mirrord_says_so() {
 fn a_verb_that_was_not_granted_is_named() {
     let namespace = Namespace::opted_in("few-rights");
     namespace.deploy("app", |_| ());
-    namespace.allow("deployment.other", &["env", "files", "outgoing"]);
+    namespace.allow("deployment.other", &USUAL);
     let run = Developer::new(namespace.name()).exec("deployment/app", ["true"]);
     let _ = run.failed_with(77, &["developer", "deployment.app"]);
 }
@@ -74,14 +74,14 @@ fn mounted_secrets_and_tokens_take_the_verb_secrets() {
         pod["volumes"] = json!([{"name": "key", "secret": {"secretName": "key"}}]);
         pod["containers"][0]["volumeMounts"] = json!([{"name": "key", "mountPath": "/etc/key"}]);
     });
-    namespace.allow("deployment.app", &["env", "files"]);
+    namespace.allow("deployment.app", &USUAL);
     let developer = Developer::new(namespace.name());
     let token = "/var/run/secrets/kubernetes.io/serviceaccount/token";
     for path in ["/etc/key/key", "/etc/key/..data/key", token] {
         let denied = developer.exec("deployment/app", ["cat", path]);
         assert!(denied.status.code() == Some(1) && denied.stdout.is_empty(), "{}", denied.story());
     }
-    namespace.allow("deployment.app", &["env", "files", "secrets"]);
+    namespace.allow("deployment.app", &["env", "files", "outgoing", "secrets"]);
     let granted = developer.exec("deployment/app", ["cat", "/etc/key/key"]).succeeded();
     assert_eq!(granted.text(), "sk-1234");
 }
