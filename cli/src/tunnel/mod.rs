@@ -37,8 +37,8 @@ impl Default for Patience {
         Self {
             dial: seconds(8),
             pod: seconds(4),
-            doubt: seconds(5),
-            ping: seconds(5),
+            doubt: seconds(2),
+            ping: seconds(2),
             reconnect: seconds(30),
         }
     }
