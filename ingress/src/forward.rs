@@ -23,6 +23,7 @@ use tokio::{
 use crate::{
     flows::FlowId,
     gate::GateFolder,
+    held::Held,
     reason::{Counters, Reason},
     router::{Knock, Moment, Router, Verdict},
     routes::Change,
@@ -53,6 +54,7 @@ struct Core {
     router: Router,
     gate: GateFolder,
     upstreams: Vec<Option<Upstream>>,
+    held: Held,
     heard: Instant,
 }
 
@@ -90,6 +92,7 @@ impl Forwarder {
             router,
             gate,
             upstreams: Vec::new(),
+            held: Held::default(),
             heard: Instant::now(),
         };
         Ok(Self { listen, buffers, core })
@@ -152,7 +155,7 @@ impl Core {
         self.heard = now.instant;
         let (mut start, mut last) = (0, None);
         for (place, datagram) in train.bytes.chunks(train.stride).enumerate() {
-            let next = self.place(origin.sender, datagram, last, now);
+            let next = self.place(origin, Train { bytes: datagram, ..train }, last, now);
             if next.map(|(_, flow)| flow) != last.map(|(_, flow): (RouteId, FlowId)| flow) {
                 self.forward(last, origin, &train, start..place * train.stride);
                 start = place * train.stride;
@@ -165,12 +168,13 @@ impl Core {
     /// The flow of one datagram; that of the one before where the route is the same.
     fn place(
         &mut self,
-        client: SocketAddr,
-        datagram: &[u8],
+        origin: Origin,
+        datagram: Train<'_>,
         last: Option<(RouteId, FlowId)>,
         now: Moment,
     ) -> Option<(RouteId, FlowId)> {
-        let knock = match Knock::read(datagram) {
+        let client = origin.sender;
+        let knock = match Knock::read(datagram.bytes) {
             Ok(knock) => knock,
             Err(reason) => return self.drop(client, reason),
         };
@@ -187,6 +191,10 @@ impl Core {
         match verdict {
             Verdict::Forward(flow) => Some((knock.route, flow)),
             Verdict::Open(flow, sidecar) => self.open(flow, client, sidecar).map(|flow| (knock.route, flow)),
+            Verdict::Hold => {
+                let overflow = self.held.push(knock.route, origin, datagram, now.instant);
+                overflow.and_then(|client| self.drop(client, Reason::UnknownRoute))
+            }
             Verdict::Drop(reason) => self.drop(client, reason),
         }
     }
@@ -246,8 +254,12 @@ impl Core {
     }
 
     fn change(&mut self, change: Change) {
-        let closed = self.router.apply(change, Instant::now());
+        let now = moment();
+        let closed = self.router.apply(change, now.instant);
         self.close(&closed);
+        for (origin, bytes, ecn) in self.held.take(now.instant, |route| self.router.knows(route, now.unix)) {
+            self.train(origin, Train { bytes: &bytes, stride: bytes.len(), ecn });
+        }
     }
 
     fn tick(&mut self) {

@@ -11,6 +11,7 @@
 //! | [`socket`] | UDP sockets with offloads |
 //! | [`gate`] | the folder with the gate keys |
 //! | [`watch`] | follows the Sessions |
+//! | [`held`] | keeps first packets that came before their route |
 //! | [`health`] | what kubelet asks |
 //! | [`settings`] | what can be set |
 //! | [`mod@run`] | puts the parts together |
@@ -20,6 +21,7 @@ pub mod flows;
 pub mod forward;
 pub mod gate;
 pub mod health;
+pub mod held;
 pub mod reason;
 pub mod router;
 pub mod routes;

@@ -8,6 +8,10 @@
 //!   RFC 9000 §9). It carries nothing that we could check, so it is granted from a smaller pool: see [`crate::flows`].
 //!
 //! Nothing else opens a flow; boot connections never pass.
+//!
+//! A client may be quicker than our watch: it got its Session in the answer to its POST. An Initial with a valid token
+//! for a route that isn't known yet is therefore worth keeping for a moment; dropped, it would come again only after
+//! the second that RFC 9002 §6.2.2 waits for a first answer.
 
 use std::{net::SocketAddr, time::Instant};
 
@@ -47,6 +51,8 @@ pub enum Verdict {
     Forward(FlowId),
     /// Open this flow to a sidecar, and forward it there.
     Open(FlowId, SocketAddr),
+    /// Keep it until its route is known, if that is soon.
+    Hold,
     /// Drop it.
     Drop(Reason),
 }
@@ -97,10 +103,21 @@ impl Router {
         if let Some(flow) = self.flows.touch(client, knock.route, now.instant) {
             return Verdict::Forward(flow);
         }
-        match self.open(client, knock, now) {
-            Ok((flow, sidecar)) => Verdict::Open(flow, sidecar),
-            Err(reason) => Verdict::Drop(reason),
+        match (self.open(client, knock, now), knock.form) {
+            (Ok((flow, sidecar)), _) => Verdict::Open(flow, sidecar),
+            (Err(Reason::UnknownRoute), Form::Initial { token })
+                if !self.routes.stands(knock.route) && self.vouch(token, knock.route, now.unix).is_ok() =>
+            {
+                Verdict::Hold
+            }
+            (Err(reason), _) => Verdict::Drop(reason),
         }
+    }
+
+    /// Whether flows may open towards a route.
+    #[must_use]
+    pub fn knows(&self, route: RouteId, unix: UnixTime) -> bool {
+        self.routes.open(route, unix).is_some()
     }
 
     fn open(

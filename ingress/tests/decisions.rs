@@ -146,6 +146,22 @@ fn a_connection_that_lost_its_flow_gets_one_for_known_routes_only() {
 }
 
 #[test]
+fn only_a_valid_token_is_kept_for_a_route_to_come() {
+    let mut world = World::new(BOUNDS);
+    let early = initial(&session_id(OTHER), &world.token(OTHER));
+    assert_eq!(world.decide(client(1), &early), Verdict::Hold);
+    for (token, at) in [(world.token(ROUTE), 0), (Vec::new(), 0), (world.token(OTHER), 101)] {
+        let verdict = world.decide_at(client(1), &initial(&session_id(OTHER), &token), at);
+        assert_eq!(verdict, Verdict::Drop(Reason::UnknownRoute));
+    }
+    world.session("two", &[OTHER]);
+    assert!(matches!(world.decide(client(1), &early), Verdict::Open(..)));
+    world.router.apply(Change::Remove("two".into()), world.started);
+    let late = world.decide(client(2), &early);
+    assert_eq!(late, Verdict::Drop(Reason::UnknownRoute), "a route that went won't come");
+}
+
+#[test]
 fn foreign_packets_are_told_apart() {
     let mut world = World::new(BOUNDS);
     for (packet, reason) in [
@@ -253,7 +269,7 @@ proptest! {
             match world.decide_at(client(number), &packet, 20) {
                 Verdict::Open(flow, _) => prop_assert!(upstreams.insert(flow), "a flow is opened once"),
                 Verdict::Forward(flow) => prop_assert!(upstreams.contains(&flow)),
-                Verdict::Drop(_) => {}
+                Verdict::Hold | Verdict::Drop(_) => {}
             }
             prop_assert_eq!(upstreams.len(), world.router.flows());
             prop_assert!(world.router.flows() <= 20);

@@ -35,7 +35,7 @@ async fn what_is_dropped_never_reaches_a_sidecar() {
         (initial(&session, &gate.token(OTHER)), Reason::TokenOfOtherRoute),
         (initial(&session, &gate.key.issue(ROUTE, now() - 10)), Reason::TokenExpired),
         (initial(&session, &GateKey::generate().unwrap().issue(ROUTE, now() + DAY)), Reason::TokenForged),
-        (initial(&id(Purpose::Session, OTHER), &gate.token(OTHER)), Reason::UnknownRoute),
+        (initial(&id(Purpose::Session, OTHER), b""), Reason::UnknownRoute),
         (initial(&id(Purpose::Boot, ROUTE), &gate.token(ROUTE)), Reason::Boot),
         (short(&id(Purpose::Boot, ROUTE), 50), Reason::Boot),
         (long(0, &session), Reason::NoFlow),
@@ -56,6 +56,19 @@ async fn what_is_dropped_never_reaches_a_sidecar() {
         assert_eq!(ingress.counters.dropped(*reason), expected, "{reason}");
     }
     assert_eq!(ingress.counters.flows_opened.load(Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_is_quicker_than_the_watch_needs_not_send_again() {
+    let (gate, ingress, sidecar) = routed("127.0.0.1:0").await;
+    let (client, early) = (plain_socket(), initial(&id(Purpose::Session, OTHER), &gate.token(OTHER)));
+    client.send_to(&early, ingress.address).unwrap();
+    // What comes second has been seen only after the first.
+    client.send_to(&initial(&id(Purpose::Session, ROUTE), &gate.token(ROUTE)), ingress.address).unwrap();
+    next(&sidecar);
+    let second = plain_socket();
+    ingress.session("two", &[(OTHER, second.local_addr().unwrap())]).await;
+    assert!(next(&second).0 == early);
 }
 
 #[tokio::test]
