@@ -17,6 +17,8 @@ needs=(
   "jq jq"
   "psql postgresql-client"
   "flock util-linux"
+  "shellcheck shellcheck"
+  "/usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring"
 )
 target=x86_64-unknown-linux-musl
 

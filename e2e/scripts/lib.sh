@@ -49,7 +49,7 @@ build_image() {
 }
 
 # With a store of our own: the machine's images are its own affair.
-own_buildah() { buildah --root "$cache/buildah" --runroot "${TMPDIR:-/tmp}/mirrord-buildah-$UID" "$@"; }
+own_buildah() { buildah --root "$cache/buildah" --runroot "$cache/buildah-run" "$@"; }
 
 # load_image NAME:TAG puts it on the node, unless it is there.
 load_image() {

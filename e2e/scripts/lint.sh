@@ -13,4 +13,6 @@ fi
 if command -v cargo-deny >/dev/null || [[ -x $cache/tools/bin/cargo-deny ]]; then
   # Not `advisories`: their database is on GitHub, which CI can't reach.
   PATH=$PATH:$cache/tools/bin cargo deny --locked check licenses bans sources
+else
+  say "cargo-deny isn't installed: licences and sources of dependencies are not checked"
 fi

@@ -8,7 +8,7 @@ use std::{
     sync::LazyLock,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::run::Run;
 
@@ -45,6 +45,15 @@ pub fn mirrord() -> PathBuf {
     built
 }
 
+/// Of whom one may ask what they may.
+#[derive(Clone, Copy, Debug)]
+pub enum Who {
+    /// The developer.
+    Developer,
+    /// A ServiceAccount of the namespace `mirrord`.
+    ServiceAccount(&'static str),
+}
+
 impl Cluster {
     /// The developer's kubeconfig: no rights but those that a test or the shop gives.
     #[must_use]
@@ -55,18 +64,8 @@ impl Cluster {
     /// `kubectl` as the admin.
     #[must_use]
     pub fn kubectl(&self, arguments: &[&str]) -> Command {
-        self.kubectl_of("admin.kubeconfig", arguments)
-    }
-
-    /// `kubectl` as the developer.
-    #[must_use]
-    pub fn developer_kubectl(&self, arguments: &[&str]) -> Command {
-        self.kubectl_of("developer.kubeconfig", arguments)
-    }
-
-    fn kubectl_of(&self, kubeconfig: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(self.state.join("bin/kubectl"));
-        command.arg("--kubeconfig").arg(self.state.join(kubeconfig)).args(arguments);
+        command.arg("--kubeconfig").arg(self.state.join("admin.kubeconfig")).args(arguments);
         command
     }
 
@@ -109,6 +108,41 @@ impl Cluster {
         let text = objects.to_string();
         let _ =
             Run::with_input(&mut self.kubectl(&["apply", "--filename", "-"]), text.as_bytes()).succeeded();
+    }
+
+    /// Whether somebody may, by RBAC. `what` is `resource[.group][/subresource][:name]`. (`kubectl auth can-i create pods/exec`
+    /// asks for pods *named* exec.)
+    #[must_use]
+    #[track_caller]
+    pub fn may(&self, who: &Who, verb: &str, what: &str, namespace: &str) -> bool {
+        let (what, name) = what.split_once(':').unwrap_or((what, ""));
+        let (what, subresource) = what.split_once('/').unwrap_or((what, ""));
+        let (resource, group) = what.split_once('.').unwrap_or((what, ""));
+        let mut spec = json!({"resourceAttributes": {
+            "verb": verb, "group": group, "resource": resource, "subresource": subresource, "name": name,
+            "namespace": namespace,
+        }});
+        match who {
+            Who::Developer => {
+                spec["user"] = "developer".into();
+                spec["groups"] = json!(["developers", "system:authenticated"]);
+            }
+            Who::ServiceAccount(account) => {
+                spec["user"] = format!("system:serviceaccount:mirrord:{account}").into();
+                spec["groups"] = json!([
+                    "system:serviceaccounts",
+                    "system:serviceaccounts:mirrord",
+                    "system:authenticated"
+                ]);
+            }
+        }
+        let review =
+            json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec})
+                .to_string();
+        let mut ask = self.kubectl(&["create", "--output", "json", "--filename", "-"]);
+        let answer = Run::with_input(&mut ask, review.as_bytes()).succeeded();
+        let answer: Value = serde_json::from_slice(&answer.stdout).expect("kubectl prints JSON when asked");
+        answer["status"]["allowed"].as_bool().expect("a review is answered")
     }
 
     /// Runs `kubectl` as the admin; it must succeed.

@@ -11,7 +11,7 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
-    cluster::{cluster, mirrord},
+    cluster::{Who, cluster, mirrord},
     run::{Run, eventually},
 };
 
@@ -60,11 +60,10 @@ impl Developer {
         self.home.path()
     }
 
-    /// Whether RBAC lets them: `kubectl auth can-i`.
+    /// Whether RBAC lets them; see [`Cluster::may`](crate::cluster::Cluster::may).
     #[must_use]
-    pub fn can(&self, verb: &str, resource: &str) -> bool {
-        let question = ["auth", "can-i", "--quiet", "--namespace", &self.namespace, verb, resource];
-        Run::of(&mut cluster().developer_kubectl(&question)).status.success()
+    pub fn may(&self, verb: &str, what: &str) -> bool {
+        cluster().may(&Who::Developer, verb, what, &self.namespace)
     }
 
     /// Runs a command in the context of the target.

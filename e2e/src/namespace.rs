@@ -85,9 +85,9 @@ impl Namespace {
         // The authorizer learns of it a moment later.
         let developer = Developer::new(&self.name);
         until(Duration::from_secs(10), "the developer's rights", || {
-            let on_workload = format!("workloads.mirrord.dev/{workload}");
-            let all = developer.can("create", "sessions.mirrord.dev")
-                && verbs.iter().all(|verb| developer.can(verb, &on_workload));
+            let on_workload = format!("workloads.mirrord.dev:{workload}");
+            let all = developer.may("create", "sessions.mirrord.dev")
+                && verbs.iter().all(|verb| developer.may(verb, &on_workload));
             all.then_some(())
         });
     }

@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     let (shop, developer) = (shop(), Developer::new(NAMESPACE).with_lingering_proxies());
     println!("\nOn this machine, as the user `developer` of the cluster, who may …");
     for (verb, resource) in FORBIDDEN {
-        let may = developer.can(verb, resource);
+        let may = developer.may(verb, resource);
         println!("  {verb} {resource}: {}", if may { "yes" } else { "no" });
         assert!(!may, "the demo would prove nothing: the developer may {verb} {resource}");
     }

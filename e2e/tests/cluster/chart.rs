@@ -39,5 +39,5 @@ fn every_value_can_be_set() {
     ] {
         assert!(rendered.contains(expected), "no {expected}");
     }
-    assert!(!rendered.contains("aggregate-to-") && !rendered.contains("caBundle"));
+    assert!(!rendered.contains("aggregate-to-") && !rendered.contains("caBundle:"));
 }

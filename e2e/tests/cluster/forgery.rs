@@ -58,7 +58,8 @@ impl Forger {
     }
 
     async fn dial(&self, status: &SessionStatus) -> Result<Vec<String>, DialError> {
-        let dialler = Dialler::new(self.key.clone(), vec![Feature::Env, Feature::Secrets], Patience::default());
+        let dialler =
+            Dialler::new(self.key.clone(), vec![Feature::Env, Feature::Secrets], Patience::default());
         dialler.dial(status).await.map(|tunnel| vec![format!("{tunnel:?}")])
     }
 }

@@ -82,6 +82,10 @@ fn prepare(golden: &Golden, namespace: &str) {
         let kind = match kind {
             "configmap" => "ConfigMap",
             "secret" => "Secret",
+            "persistentvolumeclaim" => {
+                claim(name, namespace);
+                continue;
+            }
             _ => continue,
         };
         cluster().apply(&json!({
@@ -94,6 +98,27 @@ fn prepare(golden: &Golden, namespace: &str) {
             "spec": {"limits": golden.about["limit_ranges"]},
         }));
     }
+}
+
+/// A volume of the node, and a claim to it.
+fn claim(name: &str, namespace: &str) {
+    // Left, and bound to a claim that is gone, by an earlier run.
+    cluster().run(&["delete", "persistentvolume", namespace, "--ignore-not-found"]);
+    let capacity = json!({"storage": "1Mi"});
+    cluster().apply(&json!({
+        "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": namespace},
+        "spec": {
+            "capacity": capacity, "accessModes": ["ReadWriteOnce"], "storageClassName": "",
+            "hostPath": {"path": format!("/run/{namespace}"), "type": "DirectoryOrCreate"},
+        },
+    }));
+    cluster().apply(&json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "resources": {"requests": capacity}, "accessModes": ["ReadWriteOnce"], "storageClassName": "",
+            "volumeName": namespace,
+        },
+    }));
 }
 
 /// Every key that the golden's containers name, with a value that is valid base64 too.
@@ -110,6 +135,18 @@ fn keys(golden: &Golden) -> Value {
             if let Some(key) = variable["valueFrom"][reference]["key"].as_str() {
                 keys[key] = "aGVsbG8=".into();
             }
+        }
+    }
+    // A key that is mounted as a file, and missing, would become a folder.
+    for mount in golden.pod["spec"]["containers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|it| it["volumeMounts"].as_array())
+        .flatten()
+    {
+        if let Some(key) = mount["subPath"].as_str() {
+            keys[key] = "aGVsbG8=".into();
         }
     }
     keys
