@@ -20,6 +20,8 @@ use crate::{
 const RENEW_BEFORE: u64 = 3600;
 /// Look-ups at once; more wait, so that a slow name server never takes all threads from files.
 const LOOKUPS: usize = 4;
+/// Listings at once, for the same reason: each holds a thread until its client has read it.
+const LISTINGS: usize = 3;
 
 /// What all connections share.
 pub(crate) struct Twin {
@@ -35,6 +37,7 @@ pub(crate) struct Twin {
     /// Connections that wait to be announced.
     pub(crate) hellos: Semaphore,
     pub(crate) lookups: Semaphore,
+    pub(crate) listings: Semaphore,
     installed: Mutex<Option<Installed>>,
 }
 
@@ -73,6 +76,7 @@ impl Twin {
             sessions: watch::Sender::new(Sessions::after(revision)),
             hellos: Semaphore::new(HELLOS_WAITING),
             lookups: Semaphore::new(LOOKUPS),
+            listings: Semaphore::new(LISTINGS),
             installed: Mutex::new(None),
         }
     }

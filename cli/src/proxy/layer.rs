@@ -103,7 +103,8 @@ impl Serving {
                 self.pass::<conversation::Resolved>(stream, &Request::Resolve(resolve)).await
             }
             Ask::Connect(connect) => {
-                send(stream, &told(self.outgoing.connect(&self.link, connect).await)).await
+                let connected = self.outgoing.connect(&self.link, &self.holds, connect).await;
+                send(stream, &told(connected)).await
             }
             Ask::Attach(attach) => send(stream, &Answer::from(self.outgoing.attach(attach))).await,
             Ask::Log(log) => {

@@ -32,9 +32,12 @@ use tokio::{
     time::timeout,
 };
 
-use crate::tunnel::{
-    ask::Stream,
-    link::{Link, LinkError},
+use crate::{
+    proxy::holds::Holds,
+    tunnel::{
+        ask::Stream,
+        link::{Link, LinkError},
+    },
 };
 
 /// Bytes read at once from a local socket.
@@ -56,7 +59,12 @@ impl Outgoing {
     ///
     /// # Errors
     /// As the pod's kernel says, or that the session is over.
-    pub async fn connect(self: &Arc<Self>, link: &Link, connect: Connect) -> Result<Connected, LinkError> {
+    pub async fn connect(
+        self: &Arc<Self>,
+        link: &Link,
+        holds: &Holds,
+        connect: Connect,
+    ) -> Result<Connected, LinkError> {
         let request = Request::Connect(request::Connect { address: connect.address });
         let (remote, stream): (reply::Connected, Stream) = link.open(&request).await?;
         let any = if connect.v6_only { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
@@ -66,6 +74,8 @@ impl Outgoing {
         let (attached_tx, attached) = oneshot::channel();
         self.tickets().insert(ticket, attached_tx);
         let outgoing = self.clone();
+        // A connection outlives the thread that asked for it, and maybe the program that was started.
+        let hold = holds.hold();
         tokio::spawn(async move {
             let paired = timeout(Duration::from_secs(ATTACH_SECONDS), pair(listener, attached)).await;
             outgoing.tickets().remove(&ticket);
@@ -74,6 +84,7 @@ impl Outgoing {
                 Ok(Err(error)) => tracing::debug!(%error, ticket, "a connection was not taken"),
                 Err(_) => tracing::debug!(ticket, "a connection was not taken in time"),
             }
+            drop(hold);
         });
         Ok(Connected { ticket, listener: address, local: remote.local, peer: remote.peer })
     }

@@ -100,6 +100,24 @@ changes! {
     }
 }
 
+/// Calls that make a name from a template and create it. glibc opens inside, where no hook sees it.
+macro_rules! scratch {
+    ($($name:ident($($argument:ident: $type:ty),*);)*) => { $(
+        pub(crate) unsafe fn $name(template: *mut c_char $(, $argument: $type)*) -> c_int {
+            // SAFETY: the program's call; it promises a NUL-terminated template, which the original writes to.
+            unsafe { change(HERE, template, |_, _| original::$name(template $(, $argument)*)) }
+        }
+    )* };
+}
+
+scratch! {
+    mkstemp();
+    mkstemp64();
+    mkostemp(flags: c_int);
+    mkstemps(suffix: c_int);
+    mkostemps(suffix: c_int, flags: c_int);
+}
+
 pub(crate) unsafe fn rename(from: *const c_char, to: *const c_char) -> c_int {
     // SAFETY: the program's call; it promises NUL-terminated paths.
     unsafe { change_both((HERE, from), (HERE, to), |_, from, _, to| original::rename(from, to)) }

@@ -133,6 +133,16 @@ hooks! {
     required fn utimes(path: *const c_char, times: *const timeval) -> c_int, in libc => changes::utimes;
     /// lutimes(3)
     required fn lutimes(path: *const c_char, times: *const timeval) -> c_int, in libc => changes::lutimes;
+    /// mkstemp(3)
+    required fn mkstemp(template: *mut c_char) -> c_int, in libc => changes::mkstemp;
+    /// mkstemp(3), of programs with a 32-bit `off_t`
+    optional fn mkstemp64(template: *mut c_char) -> c_int, in lsb => changes::mkstemp64;
+    /// mkostemp(3)
+    required fn mkostemp(template: *mut c_char, flags: c_int) -> c_int, in libc => changes::mkostemp;
+    /// mkstemps(3)
+    required fn mkstemps(template: *mut c_char, suffix: c_int) -> c_int, in libc => changes::mkstemps;
+    /// mkostemps(3)
+    required fn mkostemps(template: *mut c_char, suffix: c_int, flags: c_int) -> c_int, in libc => changes::mkostemps;
     /// utimensat(2)
     required fn utimensat(folder: c_int, path: *const c_char, times: *const timespec, flags: c_int) -> c_int, in libc => changes::utimensat;
 

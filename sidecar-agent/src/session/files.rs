@@ -43,7 +43,15 @@ pub(super) async fn open(
     reply::send(send, Ok((Opened { attributes, end }, bytes))).await?;
     let file = Arc::new(file);
     while let Ok(Some(header)) = requests::read(receive).await {
-        let data = read(session, &file, &header).await;
+        let data = match secrets {
+            Secrets::Shown => session.check(Feature::Secrets),
+            Secrets::Withheld => Ok(()),
+        };
+        let data = match data {
+            Ok(()) => read(session, &file, &header).await,
+            // Whatever it was: opened anew, it is judged by what the session may see now.
+            Err(failure) => Err(failure),
+        };
         reply::send(send, data).await?;
     }
     Some(())
@@ -118,6 +126,8 @@ fn served<T>(looked: Option<Result<T, Refusal>>) -> Result<T, Failure> {
 /// Entries of a folder, frame by frame as they are read, so that a huge folder needs no huge memory.
 pub(super) async fn list(session: &Arc<Session>, list: List, send: &mut SendStream) -> Option<()> {
     let secrets = session.secrets();
+    // Fails only where the semaphore is closed, which nobody does.
+    let _turn = session.twin().listings.acquire().await.ok()?;
     let (frames_tx, mut frames_rx) = mpsc::channel(LISTING_FRAMES);
     let twin = Arc::clone(session.twin());
     let listing = tokio::task::spawn_blocking(move || {

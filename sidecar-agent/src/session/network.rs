@@ -13,6 +13,7 @@ use mirrord_protocol::{
     request::{Connect, Resolve},
 };
 use quinn::{RecvStream, SendStream, VarInt};
+use rustix::net::sockopt::set_socket_linger;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
@@ -51,10 +52,9 @@ pub(super) async fn connect(
         () = session.revoked(Feature::Outgoing) => Err(Broken),
     };
     if relayed.is_ok() {
+        let _ = set_socket_linger(&stream, None);
         return Some(());
     }
-    // Ended by force: both sides shall see a reset, not an end of data.
-    let _ = stream.set_zero_linger();
     let _ = send.reset(RESET);
     let _ = receive.stop(RESET);
     None
@@ -71,6 +71,9 @@ async fn dial(address: SocketAddr) -> Result<(TcpStream, Connected), Failure> {
         let stream = TcpStream::connect(address).await?;
         // The program's own choice of NODELAY ends at its machine: here, each write has been one already.
         stream.set_nodelay(true)?;
+        // Whatever ends the relay before both directions have ended, and be it that this task is dropped, is a reset:
+        // an end of data would make a truncated upload look whole. Taken back where both have.
+        stream.set_zero_linger()?;
         let connected = Connected { local: stream.local_addr()?, peer: stream.peer_addr()? };
         io::Result::Ok((stream, connected))
     };

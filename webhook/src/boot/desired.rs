@@ -98,7 +98,14 @@ impl Desired {
     #[must_use]
     pub fn twins(&self, now: UnixTime, rules: Rules) -> BTreeMap<RouteId, (Twin, Vec<Announcement>)> {
         let mut twins: BTreeMap<RouteId, (Twin, Vec<Announcement>)> = BTreeMap::new();
-        for session in self.sessions.values().filter(|session| !is_over(session, now, rules)) {
+        let mut live: Vec<_> =
+            self.sessions.values().filter(|session| !is_over(session, now, rules)).collect();
+        // A sidecar takes so many and no more: those that came first stay, whoever creates how many.
+        live.sort_by_key(|session| {
+            let created = session.metadata.creation_timestamp.as_ref().map(|time| time.0);
+            (created, session.metadata.name.clone())
+        });
+        for session in live {
             let Some((status, announcement)) = announcement(session) else { continue };
             let namespace = session.namespace().unwrap_or_default();
             for twin in status.pods.iter().filter_map(|pod| twin(pod, &status.container, &namespace)) {
@@ -106,9 +113,6 @@ impl Desired {
             }
         }
         for (_, announcements) in twins.values_mut() {
-            announcements.sort_by(|one, other| {
-                other.expires_at.cmp(&one.expires_at).then_with(|| one.key_hash.cmp(&other.key_hash))
-            });
             announcements.truncate(limits::SESSIONS);
         }
         twins

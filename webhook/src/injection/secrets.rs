@@ -10,9 +10,6 @@ use super::{
     raw::{RawObject, Text, or_default},
 };
 
-/// The CSI driver that mounts secrets of outside stores (secrets-store.csi.x-k8s.io).
-const SECRETS_STORE: &str = "secrets-store.csi.k8s.io";
-
 /// A volume, as far as it matters here.
 #[derive(Default, Deserialize)]
 pub(super) struct PodVolume<'a> {
@@ -21,8 +18,8 @@ pub(super) struct PodVolume<'a> {
     secret: Option<IgnoredAny>,
     #[serde(default, deserialize_with = "or_default")]
     projected: Projected,
-    #[serde(borrow, default, deserialize_with = "or_default")]
-    csi: Csi<'a>,
+    /// Inline volumes of CSI drivers: secret stores, certificates, identities.
+    csi: Option<IgnoredAny>,
 }
 
 #[derive(Default, Deserialize)]
@@ -39,12 +36,6 @@ struct Source {
     pod_certificate: Option<IgnoredAny>,
 }
 
-#[derive(Default, Deserialize)]
-struct Csi<'a> {
-    #[serde(borrow, default, deserialize_with = "or_default")]
-    driver: Text<'a>,
-}
-
 impl PodVolume<'_> {
     fn holds_secrets(&self) -> bool {
         let secret = |source: &Source| {
@@ -52,9 +43,7 @@ impl PodVolume<'_> {
                 || source.service_account_token.is_some()
                 || source.pod_certificate.is_some()
         };
-        self.secret.is_some()
-            || self.projected.sources.iter().any(secret)
-            || &*self.csi.driver == SECRETS_STORE
+        self.secret.is_some() || self.projected.sources.iter().any(secret) || self.csi.is_some()
     }
 }
 
