@@ -85,10 +85,16 @@ impl Dialler {
         }
         let end = Instant::now() + self.patience.dial;
         let address = lookup(&status.ingress, end).await?;
+        let mut said = None;
         loop {
             let pause = Instant::now() + ROUND;
             match self.round(status, address, end, early).await {
-                Err(error) if error.may_pass() && pause < end => sleep_until(pause).await,
+                Err(error) if error.may_pass() && pause < end => {
+                    said = Some(error);
+                    sleep_until(pause).await;
+                }
+                // What a pod said tells more than that it had no time to say it again.
+                Err(silent @ DialError::Silent { .. }) => return Err(said.unwrap_or(silent)),
                 result => return result,
             }
         }

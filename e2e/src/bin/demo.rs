@@ -158,7 +158,7 @@ fn process(story: &mut Story, developer: &Developer) {
     story.show_all(&piped);
     story.expect("its standard input and output", piped.text() == "milk\ntea\n");
 
-    let mut waiting = developer.exec_command(CHECKOUT, ["sh", "-c", "echo $$; exec tail -f /dev/null"]);
+    let mut waiting = developer.exec_command(CHECKOUT, ["sh", "-c", "echo $$; exec sleep infinity"]);
     let (pid, said, signal) = terminated(&mut waiting);
     story.command(&format!("{} & echo $!; kill -TERM $!", line(&waiting)));
     println!("    {pid}\n    {said}    [signal {}]", signal.unwrap_or_default());

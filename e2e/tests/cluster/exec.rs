@@ -150,7 +150,7 @@ fn exit_code_input_and_output_are_the_commands() {
 fn the_command_has_the_pid_that_mirrord_had_and_dies_of_its_own_signals() {
     let developer = developer();
     for (signal, number) in [("-TERM", 15), ("-INT", 2), ("-PIPE", 13), ("-KILL", 9)] {
-        let mut command = developer.exec_command(CHECKOUT, ["sh", "-c", "echo $$; exec tail -f /dev/null"]);
+        let mut command = developer.exec_command(CHECKOUT, ["sh", "-c", "echo $$; exec sleep infinity"]);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut said = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
