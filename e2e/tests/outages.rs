@@ -12,16 +12,19 @@ use mirrord_e2e::{
 
 static TURN: Mutex<()> = Mutex::new(());
 
+fn turn() -> MutexGuard<'static, ()> {
+    // Who failed gave back what they took.
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A part without replicas; they come back when it is dropped.
 struct Down {
     deployment: &'static str,
     replicas: String,
-    _turn: MutexGuard<'static, ()>,
 }
 
 impl Down {
     fn of(deployment: &'static str) -> Self {
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let found = cluster().get(&[deployment, "--namespace", "mirrord"]);
         let replicas = found["spec"]["replicas"].to_string();
         scale(deployment, "0");
@@ -37,7 +40,7 @@ impl Down {
             &label,
             "--timeout=55s",
         ]);
-        Self { deployment, replicas, _turn: turn }
+        Self { deployment, replicas }
     }
 }
 
@@ -54,6 +57,7 @@ fn scale(deployment: &str, replicas: &str) {
 
 #[test]
 fn without_the_webhook_pods_are_admitted_without_sidecars_and_sessions_live_and_can_be_deleted() {
+    let _turn = turn();
     let running = Namespace::opted_in("before-outage");
     running.deploy("app", |_| ());
     running.allow("deployment.app", &USUAL);
@@ -87,6 +91,7 @@ fn without_the_webhook_pods_are_admitted_without_sidecars_and_sessions_live_and_
 
 #[test]
 fn without_the_ingress_the_client_says_who_does_not_answer() {
+    let _turn = turn();
     let namespace = Namespace::opted_in("ingress-down");
     namespace.deploy("app", |_| ());
     namespace.allow("deployment.app", &USUAL);
