@@ -290,13 +290,15 @@ mod tests {
     #[test]
     fn a_sidecar_is_told_no_more_than_the_wire_allows() {
         let mut desired = Desired::default();
-        let mut last = session(5, &["a"]);
-        last.status.as_mut().unwrap().expires_at = 5_000;
-        let sessions = (0..limits::SESSIONS).map(|_| session(5, &["a"])).chain([last.clone()]).collect();
+        let mut first = session(5, &["a"]);
+        first.metadata.creation_timestamp =
+            Some(serde_json::from_value(json!("1970-01-01T00:59:50Z")).unwrap());
+        first.status.as_mut().unwrap().expires_at = 4_500;
+        let sessions = (0..limits::SESSIONS).map(|_| session(5, &["a"])).chain([first]).collect();
         desired.apply(Change::Listed(sessions, 5));
         let twins = desired.twins(3_700, RULES);
         let announcements = &twins[&RouteId::of("a", "app")].1;
         assert_eq!(announcements.len(), limits::SESSIONS);
-        assert_eq!(announcements[0].expires_at, 5_000, "those that live longest are kept");
+        assert_eq!(announcements[0].expires_at, 4_500, "those that came first are kept");
     }
 }
