@@ -1,5 +1,6 @@
 //! The real agent, booted and used over loopback as a control plane and clients use it in a pod.
 
+mod pod;
 mod support;
 
 use std::{fs, os::unix::fs::symlink, path::Path};

@@ -3,7 +3,7 @@
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr, UdpSocket},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -24,8 +24,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_bytes::ByteBuf;
 use tempfile::TempDir;
 
-const POD_UID: &str = "0f1d3c5b-7a98-4e21-9b3d-2c4f6a8e0b1d";
-const CONTAINER: &str = "app";
+pub(crate) const POD_UID: &str = "0f1d3c5b-7a98-4e21-9b3d-2c4f6a8e0b1d";
+pub(crate) const CONTAINER: &str = "app";
 /// Nothing on loopback takes longer, but on a machine that stands still.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -53,6 +53,12 @@ impl Drop for Sidecar {
 impl Sidecar {
     /// Starts an agent with these variables and nothing else in its environment.
     pub(crate) fn start(variables: &[(&str, &str)]) -> Self {
+        Self::start_behind(&[], &[], variables)
+    }
+
+    /// Starts an agent as the last arguments of another program, with further flags. The last of them all is the
+    /// identity's folder.
+    pub(crate) fn start_behind(before: &[String], flags: &[&str], variables: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("made");
         let identity =
             [("uid", POD_UID), ("name", "checkout-1"), ("namespace", "shop"), ("token", "the token")];
@@ -61,13 +67,19 @@ impl Sidecar {
         }
         let authority = Authority::create(now()).expect("created");
         let port = free_port();
-        let child = Command::new(env!("CARGO_BIN_EXE_mirrord-agent"))
+        let mut line = before.to_vec();
+        line.push(env!("CARGO_BIN_EXE_mirrord-agent").into());
+        let search = std::env::var_os("PATH").filter(|_| !before.is_empty()).map(|search| ("PATH", search));
+        let child = Command::new(&line[0])
+            .args(&line[1..])
             .args(["serve", "--container", CONTAINER, "--port", &port.to_string(), "--linger-seconds", "1"])
             .args(["--ca", &STANDARD.encode(authority.certificate())])
+            .args(flags)
             .arg("--identity")
             .arg(folder.path())
             .env_clear()
             .envs(variables.iter().copied())
+            .envs(search)
             .stderr(Stdio::null())
             .spawn()
             .expect("started");
@@ -79,6 +91,13 @@ impl Sidecar {
             gate: GateKey::generate().expect("randomness"),
             route: RouteId::of(POD_UID, CONTAINER),
         }
+    }
+
+    /// Ends the agent as kubelet does, and waits for it.
+    pub(crate) fn terminate(&mut self) -> ExitStatus {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signalled");
+        self.child.wait().expect("ended")
     }
 
     /// Threads of the agent.
