@@ -35,8 +35,8 @@ impl Default for Patience {
     fn default() -> Self {
         let seconds = Duration::from_secs;
         Self {
-            dial: seconds(8),
-            pod: seconds(4),
+            dial: seconds(16),
+            pod: seconds(8),
             doubt: seconds(2),
             ping: seconds(2),
             reconnect: seconds(30),

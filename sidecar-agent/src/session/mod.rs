@@ -56,7 +56,10 @@ pub(crate) async fn serve(connection: Connection, twin: Arc<Twin>) {
         return connection.close(VarInt::from(CloseCode::Protocol.number()), b"a session needs a client key");
     };
     let session = name(key);
-    match converse(&connection, &twin, key).await {
+    // Dropped after the connection is closed: a request that is under way then fails by the reason for that, not by an
+    // answer that ends early.
+    let mut requests = JoinSet::new();
+    match converse(&connection, &twin, key, &mut requests).await {
         Ending::Lost => tracing::info!(session, %peer, "session left"),
         Ending::Close(code, reason) => {
             tracing::info!(session, %peer, ?code, reason, "session closed");
@@ -77,7 +80,12 @@ fn peer_key(connection: &Connection) -> Option<KeyHash> {
     key_hash(chain.first()?)
 }
 
-async fn converse(connection: &Connection, twin: &Arc<Twin>, key: KeyHash) -> Ending {
+async fn converse(
+    connection: &Connection,
+    twin: &Arc<Twin>,
+    key: KeyHash,
+    requests: &mut JoinSet<Result<(), String>>,
+) -> Ending {
     if let Err(ending) = announced(twin, key).await {
         return ending;
     }
@@ -88,7 +96,7 @@ async fn converse(connection: &Connection, twin: &Arc<Twin>, key: KeyHash) -> En
     };
     let software: String = hello.software.chars().take(TEXT_BYTES).collect();
     let session = Arc::new(Session::new(Arc::clone(twin), key, hello.features));
-    let ending = attend(connection, &session, &mut control, hello.version, &software).await;
+    let ending = attend(connection, &session, &mut control, (hello.version, &software), requests).await;
     if let Ending::Close(code, reason) = &ending {
         say_goodbye(&mut control, *code, reason).await;
     }
@@ -129,11 +137,10 @@ async fn attend(
     connection: &Connection,
     session: &Arc<Session>,
     control: &mut SendStream,
-    version: u16,
-    software: &str,
+    (version, software): (u16, &str),
+    requests: &mut JoinSet<Result<(), String>>,
 ) -> Ending {
     let mut changes = session.changes();
-    let mut requests = JoinSet::new();
     let mut told: Option<(Vec<Feature>, u64)> = None;
     let mut streams = STREAMS;
     loop {
