@@ -18,7 +18,7 @@ mod self_signed;
 pub mod verify;
 
 pub use authority::{Authority, AuthorityError, CONTROL_PLANE_NAME, Identity, request_key_hash};
-pub use gate::{GATE_TOKEN_BYTES, GateError, GateKey};
+pub use gate::{GATE_TOKEN_BYTES, GateError, GateKey, GateMaster};
 pub use self_signed::{KEY_HASH_BYTES, KeyHash, SelfSigned, key_hash};
 
 /// A moment: seconds since 1970.

@@ -1,6 +1,6 @@
 //! Gate tokens: who passes, until when, and what no key but ours can make.
 
-use mirrord_certs::{GATE_TOKEN_BYTES, GateError, GateKey};
+use mirrord_certs::{GATE_TOKEN_BYTES, GateError, GateKey, GateMaster};
 use mirrord_protocol::route::RouteId;
 use proptest::prelude::*;
 
@@ -44,7 +44,21 @@ fn keys_have_32_bytes_and_fresh_ones_differ() {
     assert!(GateKey::new(&[0; 31]).is_none());
     assert!(GateKey::new(&[0; 33]).is_none());
     assert!(GateKey::new(&[]).is_none());
-    assert_ne!(GateKey::generate().unwrap().as_bytes(), GateKey::generate().unwrap().as_bytes());
+    assert!(GateMaster::new(&[0; 31]).is_none());
+    assert_ne!(GateMaster::generate().unwrap().as_bytes(), GateMaster::generate().unwrap().as_bytes());
+}
+
+#[test]
+fn a_routes_key_opens_no_other_route() {
+    let master = GateMaster::new(&[1; 32]).unwrap();
+    let other = RouteId([0xab; 8]);
+    let stolen = master.route_key(ROUTE);
+    assert_eq!(master.verify(&stolen.issue(ROUTE, 100), ROUTE, 0), Ok(()));
+    assert_eq!(stolen.verify(&master.issue(ROUTE, 100), ROUTE, 0), Ok(()));
+    assert_eq!(master.verify(&stolen.issue(other, 100), other, 0), Err(GateError::Forged));
+    // By another implementation (Python's hmac).
+    let text: String = stolen.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(text, "cde8871c6a9880c1ffacc77a11081469bba6d02bc3ea4311db9c266bacf2570d");
 }
 
 proptest! {

@@ -102,6 +102,15 @@ impl Cluster {
         Run::of(Command::new(checkout().join("e2e/cluster/enter.sh")).args(command)).succeeded()
     }
 
+    /// The process that a container was started as, by its id; its number is the same on the node and on the host.
+    #[must_use]
+    #[track_caller]
+    pub fn main_process(&self, container: &str) -> String {
+        let tasks = self.on_node(&["ctr", "-n", "k8s.io", "tasks", "ls"]).text();
+        let line = tasks.lines().find(|line| line.starts_with(container)).expect("containerd knows it");
+        line.split_whitespace().nth(1).expect("a process").to_owned()
+    }
+
     /// Stores objects: `kubectl apply`.
     #[track_caller]
     pub fn apply(&self, objects: &Value) {

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mirrord_certs::GateKey;
+use mirrord_certs::GateMaster;
 use thiserror::Error;
 
 /// How often the folder is looked at under a flood of forged tokens.
@@ -54,14 +54,14 @@ impl GateFolder {
     ///
     /// # Errors
     /// See [`GateError`].
-    pub fn open(path: PathBuf) -> Result<(Self, Vec<GateKey>), GateError> {
+    pub fn open(path: PathBuf) -> Result<(Self, Vec<GateMaster>), GateError> {
         let stamp = stamp(&path);
         let keys = read(&path)?;
         Ok((Self { path, stamp, looked: None }, keys))
     }
 
     /// New keys, if there are any and it isn't too early to look again.
-    pub fn refresh(&mut self, now: Instant) -> Option<Vec<GateKey>> {
+    pub fn refresh(&mut self, now: Instant) -> Option<Vec<GateMaster>> {
         if self.looked.is_some_and(|looked| now.duration_since(looked) < PAUSE) {
             return None;
         }
@@ -91,12 +91,12 @@ fn stamp(folder: &Path) -> Stamp {
     })
 }
 
-fn read(folder: &Path) -> Result<Vec<GateKey>, GateError> {
+fn read(folder: &Path) -> Result<Vec<GateMaster>, GateError> {
     let mut keys = Vec::with_capacity(FILES.len());
     for file in FILES {
         let path = folder.join(file);
         match fs::read(&path) {
-            Ok(bytes) => match GateKey::new(&bytes) {
+            Ok(bytes) => match GateMaster::new(&bytes) {
                 Some(key) => keys.push(key),
                 None => return Err(GateError::Length { path }),
             },
@@ -124,7 +124,7 @@ mod tests {
         fs::rename(folder.join("..data_tmp"), folder.join("..data")).unwrap();
     }
 
-    fn bytes(keys: &[GateKey]) -> Vec<[u8; 32]> {
+    fn bytes(keys: &[GateMaster]) -> Vec<[u8; 32]> {
         keys.iter().map(|key| *key.as_bytes()).collect()
     }
 

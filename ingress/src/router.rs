@@ -15,7 +15,7 @@
 
 use std::{net::SocketAddr, time::Instant};
 
-use mirrord_certs::{GateError, GateKey, UnixTime};
+use mirrord_certs::{GateError, GateMaster, UnixTime};
 use mirrord_protocol::{
     packet::{Form, Packet},
     route::{ConnectionId, Purpose, RouteId},
@@ -62,7 +62,7 @@ pub enum Verdict {
 pub struct Router {
     routes: Routes,
     flows: Flows,
-    keys: Vec<GateKey>,
+    keys: Vec<GateMaster>,
 }
 
 impl<'a> Knock<'a> {
@@ -83,12 +83,12 @@ impl<'a> Knock<'a> {
 impl Router {
     /// A router that knows no route yet.
     #[must_use]
-    pub fn new(bounds: Bounds, keys: Vec<GateKey>) -> Self {
+    pub fn new(bounds: Bounds, keys: Vec<GateMaster>) -> Self {
         Self { routes: Routes::default(), flows: Flows::new(bounds), keys }
     }
 
     /// Replaces the keys that gate tokens are checked with.
-    pub fn set_keys(&mut self, keys: Vec<GateKey>) {
+    pub fn set_keys(&mut self, keys: Vec<GateMaster>) {
         self.keys = keys;
     }
 

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mirrord_certs::GateKey;
+use mirrord_certs::GateMaster;
 use mirrord_ingress::{
     flows::{Bounds, FlowId},
     reason::Reason,
@@ -27,13 +27,13 @@ const UNTIL: u64 = 10_000;
 
 struct World {
     router: Router,
-    key: GateKey,
+    key: GateMaster,
     started: Instant,
 }
 
 impl World {
     fn new(bounds: Bounds) -> Self {
-        let key = GateKey::new(&[3; 32]).unwrap();
+        let key = GateMaster::new(&[3; 32]).unwrap();
         let mut world = Self { router: Router::new(bounds, vec![key.clone()]), key, started: Instant::now() };
         world.session("one", &[ROUTE]);
         world
@@ -91,7 +91,7 @@ fn a_valid_token_opens_a_flow_that_then_takes_everything() {
 #[test]
 fn tokens_that_are_no_good_open_nothing() {
     let mut world = World::new(BOUNDS);
-    let forged = GateKey::new(&[4; 32]).unwrap().issue(ROUTE, 100);
+    let forged = GateMaster::new(&[4; 32]).unwrap().issue(ROUTE, 100);
     let expired = world.key.issue(ROUTE, 9);
     for (token, reason) in [
         (Vec::new(), Reason::NoToken),
@@ -109,7 +109,7 @@ fn tokens_that_are_no_good_open_nothing() {
 #[test]
 fn the_previous_key_still_opens() {
     let mut world = World::new(BOUNDS);
-    world.router.set_keys(vec![GateKey::new(&[9; 32]).unwrap(), world.key.clone()]);
+    world.router.set_keys(vec![GateMaster::new(&[9; 32]).unwrap(), world.key.clone()]);
     let packet = initial(&session_id(ROUTE), &world.token(ROUTE));
     assert!(matches!(world.decide(client(1), &packet), Verdict::Open(..)));
 }
@@ -234,7 +234,7 @@ fn a_flood_without_tokens_opens_nothing_and_one_of_migrations_a_bounded_number()
 fn packets() -> impl Strategy<Value = Vec<u8>> {
     let route = prop_oneof![Just(ROUTE), Just(OTHER), any::<[u8; 8]>().prop_map(RouteId)];
     let purpose = prop_oneof![8 => Just(Purpose::Session), 1 => Just(Purpose::Boot)];
-    let key = prop_oneof![Just(GateKey::new(&[3; 32]).unwrap()), Just(GateKey::new(&[4; 32]).unwrap())];
+    let key = prop_oneof![Just(GateMaster::new(&[3; 32]).unwrap()), Just(GateMaster::new(&[4; 32]).unwrap())];
     let shaped = (route.clone(), purpose, route, key, 0u64..40, 0u8..4, any::<bool>()).prop_map(
         |(route, purpose, token_route, key, expiry, kind, cut)| {
             let destination = id(purpose, route);

@@ -8,7 +8,7 @@ use std::{
     sync::atomic::Ordering::Relaxed,
 };
 
-use mirrord_certs::GateKey;
+use mirrord_certs::GateMaster;
 use mirrord_ingress::reason::Reason;
 use mirrord_protocol::route::{Purpose, RouteId};
 use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSocketState};
@@ -34,7 +34,7 @@ async fn what_is_dropped_never_reaches_a_sidecar() {
         (initial(&session, b""), Reason::NoToken),
         (initial(&session, &gate.token(OTHER)), Reason::TokenOfOtherRoute),
         (initial(&session, &gate.key.issue(ROUTE, now() - 10)), Reason::TokenExpired),
-        (initial(&session, &GateKey::generate().unwrap().issue(ROUTE, now() + DAY)), Reason::TokenForged),
+        (initial(&session, &GateMaster::generate().unwrap().issue(ROUTE, now() + DAY)), Reason::TokenForged),
         (initial(&id(Purpose::Session, OTHER), b""), Reason::UnknownRoute),
         (initial(&id(Purpose::Boot, ROUTE), &gate.token(ROUTE)), Reason::Boot),
         (short(&id(Purpose::Boot, ROUTE), 50), Reason::Boot),
@@ -171,7 +171,7 @@ async fn a_train_for_several_sidecars_is_taken_apart() {
 #[tokio::test]
 async fn a_new_gate_key_is_taken_up_when_its_first_token_comes() {
     let (gate, ingress, sidecar) = routed("127.0.0.1:0").await;
-    let new = GateKey::generate().unwrap();
+    let new = GateMaster::generate().unwrap();
     let (current, staged) = (gate.folder.path().join("current"), gate.folder.path().join("staged"));
     std::fs::write(&staged, new.as_bytes()).unwrap();
     std::fs::rename(staged, current).unwrap();

@@ -1,4 +1,4 @@
-//! Awake: a runtime on the one thread, an endpoint on the socket, one task per connection.
+//! Awake: a runtime on the worker's one thread, an endpoint on the socket, one task per connection.
 //!
 //! It begins with the datagrams that a dormant sidecar collected and ends when no connection and no live session
 //! has been there for a while, or with the pod.
@@ -41,6 +41,7 @@ use crate::{
     twin::{Parts, Twin},
     view::Views,
     windows,
+    worker::{Diary, Memory},
 };
 
 /// Threads for files and look-ups; they end when idle.
@@ -58,18 +59,6 @@ const GOODBYE: Duration = Duration::from_millis(100);
 const INCOMING_BYTES: u64 = 64 * 1024;
 /// What the kernel may queue in either direction, in bytes; it cuts it down to what the node allows.
 const SOCKET_BYTES: usize = 4 * 1024 * 1024;
-
-/// How being awake ends.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// The pod stops.
-    Stopped,
-    /// Nobody is left.
-    Rest {
-        /// The newest announcement seen.
-        revision: u64,
-    },
-}
 
 /// Why a sidecar can't serve.
 #[derive(Debug, Error)]
@@ -93,8 +82,8 @@ pub(crate) fn run(
     socket: &UdpSocket,
     termination: &Termination,
     early: Vec<Datagram>,
-    revision: u64,
-) -> Result<Outcome, WakeError> {
+    past: (Memory, Diary),
+) -> Result<(), WakeError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
@@ -103,18 +92,23 @@ pub(crate) fn run(
         .build()?;
     let outcome = runtime.block_on(async {
         let gate = Arc::new(Gate::new(Ids::new(identity.route), early, clock::now()));
-        let twin = Arc::new(twin(settings, identity, Arc::clone(&gate), revision)?);
+        let twin = Arc::new(twin(settings, identity, Arc::clone(&gate), past)?);
         let boot = Arc::new(boot_config(&twin)?);
         let endpoint = endpoint(socket, &twin, &boot)?;
         tracing::info!(pod = twin.identity.pod(), "awake");
         serve(&endpoint, &twin, &boot, termination, settings.linger).await
     });
-    // Not waiting for threads that hang in a file system: they end with the exec or the process.
+    // Not waiting for threads that hang in a file system: they end with the process.
     runtime.shutdown_background();
     outcome
 }
 
-fn twin(settings: &Settings, identity: &Identity, gate: Arc<Gate>, revision: u64) -> Result<Twin, WakeError> {
+fn twin(
+    settings: &Settings,
+    identity: &Identity,
+    gate: Arc<Gate>,
+    (memory, diary): (Memory, Diary),
+) -> Result<Twin, WakeError> {
     let decode = |text: &str| STANDARD.decode(text).map(CertificateDer::from);
     let target = settings
         .namespace_shared
@@ -123,11 +117,12 @@ fn twin(settings: &Settings, identity: &Identity, gate: Arc<Gate>, revision: u64
         key: SelfSigned::generate()?,
         authorities: settings.authorities.split(',').map(decode).collect::<Result<_, _>>()?,
         gate,
-        reset_key: Arc::new(ResetKey::new()),
+        reset_key: Arc::new(ResetKey::new(&memory.reset_key)),
         windows: windows::windows(windows::memory_limit()),
         views: Views::new(target, settings.secret_mounts.clone(), identity.folder())?,
         identity: identity.clone(),
-        revision,
+        memory,
+        diary,
     }))
 }
 
@@ -158,7 +153,7 @@ async fn serve(
     boot: &Arc<ServerConfig>,
     termination: &Termination,
     linger: Duration,
-) -> Result<Outcome, WakeError> {
+) -> Result<(), WakeError> {
     #[expect(
         deprecated,
         reason = "its successor is unsafe; a borrowed descriptor stays open as long as this does"
@@ -175,9 +170,7 @@ async fn serve(
             _ = termination.readable() => Event::Stop,
         };
         match event {
-            Event::Quiet if twin.sessions.borrow().live_until(clock::now()).is_none() => {
-                return Ok(Outcome::Rest { revision: twin.sessions.borrow().revision() });
-            }
+            Event::Quiet if twin.sessions.borrow().live_until(clock::now()).is_none() => return Ok(()),
             Event::Quiet => {}
             Event::Ended => quiet_since = Instant::now(),
             Event::Incoming(Some(incoming)) if connections.len() >= CONNECTIONS => incoming.refuse(),
@@ -187,7 +180,7 @@ async fn serve(
             Event::Incoming(None) | Event::Stop => {
                 endpoint.close(VarInt::from(CloseCode::Stopping.number()), b"the pod stops");
                 let _ = timeout(GOODBYE, endpoint.wait_idle()).await;
-                return Ok(Outcome::Stopped);
+                return Ok(());
             }
         }
     }

@@ -20,10 +20,8 @@ use tokio::task::JoinSet;
 use crate::{
     clock,
     twin::{Installed, Twin, blocking},
+    worker::RESET_KEY_BYTES,
 };
-
-/// Length of reset keys, in bytes.
-const RESET_KEY_BYTES: usize = 32;
 
 /// Answers the control plane's calls until it goes.
 pub(crate) async fn serve(connection: Connection, twin: Arc<Twin>) {
@@ -93,9 +91,8 @@ fn install(twin: &Twin, call: Install) -> Result<(), Failure> {
     if key_hash(leaf) != Some(twin.key.key_hash()) {
         return Err(malformed("the certificate is of another key"));
     }
-    if reset_key.len() != RESET_KEY_BYTES {
-        return Err(malformed("the reset key has another length than 32"));
-    }
+    let reset_key: [u8; RESET_KEY_BYTES] =
+        reset_key.try_into().map_err(|_| malformed("the reset key has another length than 32"))?;
     let gate_keys: Option<Vec<_>> = gate_keys.iter().map(|key| GateKey::new(key)).collect();
     let gate_keys = gate_keys
         .filter(|keys| !keys.is_empty())
@@ -105,6 +102,7 @@ fn install(twin: &Twin, call: Install) -> Result<(), Failure> {
     let server = setup::server(tls, twin.windows).map_err(|error| malformed(&error.to_string()))?;
     twin.reset_key.install(&reset_key);
     twin.install(Installed { chain, server: Arc::new(server) });
+    twin.note(|memory| memory.reset_key = reset_key);
     // Last: what waited at the gate finds all the rest in place.
     twin.gate.install(gate_keys, clock::now());
     tracing::info!("certificate installed");
@@ -132,5 +130,6 @@ fn announce(twin: &Twin, call: Announce) -> Result<(), Failure> {
     if changed {
         tracing::info!(revision, sessions = count, "announced");
     }
+    twin.note(|memory| memory.revision = memory.revision.max(revision));
     Ok(())
 }

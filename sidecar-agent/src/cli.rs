@@ -3,7 +3,7 @@
 //! What the webhook bakes into the pod comes as flags, never as variables: a program under mirrord sees the
 //! sidecar's environment, and shall find nothing of ours in it.
 
-use std::{ffi::OsString, os::fd::RawFd, path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use thiserror::Error;
 
@@ -46,23 +46,7 @@ pub(crate) struct Settings {
     pub(crate) namespace_shared: bool,
     pub(crate) secret_mounts: Vec<PathBuf>,
     pub(crate) linger: Duration,
-    /// What an earlier run of this process left; see [`crate::serve`].
-    pub(crate) inherited: Option<Inherited>,
-    /// The arguments as they came, without [`INHERIT`].
-    pub(crate) arguments: Vec<OsString>,
 }
-
-/// What survives the exec by which an awake sidecar becomes dormant again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Inherited {
-    /// The bound socket.
-    pub(crate) socket: RawFd,
-    /// The newest announcement seen.
-    pub(crate) revision: u64,
-}
-
-/// The flag of [`Inherited`], for our own exec only.
-pub(crate) const INHERIT: &str = "--inherit";
 
 /// Why arguments make no command.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -92,7 +76,7 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command
             (None, _) => Err(UsageError::NoValue("copy")),
             (_, Some(extra)) => Err(UsageError::Unknown(extra.clone())),
         },
-        Some("serve") => Raw::read(rest)?.resolve(&arguments).map(Command::Serve),
+        Some("serve") => Raw::read(rest)?.resolve().map(Command::Serve),
         _ => Err(UsageError::Unknown(command.clone())),
     }
 }
@@ -105,7 +89,6 @@ struct Raw<'a> {
     identity: Option<&'a OsString>,
     authorities: Option<&'a OsString>,
     linger: Option<&'a OsString>,
-    inherited: Option<&'a OsString>,
     secret_mounts: Vec<PathBuf>,
     namespace_shared: bool,
 }
@@ -121,7 +104,6 @@ impl<'a> Raw<'a> {
                 Some("--identity") => raw.identity = Some(value("--identity")?),
                 Some("--ca") => raw.authorities = Some(value("--ca")?),
                 Some("--linger-seconds") => raw.linger = Some(value("--linger-seconds")?),
-                Some(INHERIT) => raw.inherited = Some(value(INHERIT)?),
                 Some("--secret-mount") => raw.secret_mounts.push(value("--secret-mount")?.into()),
                 Some("--namespace-shared") => raw.namespace_shared = true,
                 _ => return Err(UsageError::Unknown(argument.clone())),
@@ -130,7 +112,7 @@ impl<'a> Raw<'a> {
         Ok(raw)
     }
 
-    fn resolve(self, arguments: &[OsString]) -> Result<Settings, UsageError> {
+    fn resolve(self) -> Result<Settings, UsageError> {
         let text = |flag, expected, value: &OsString| {
             value.to_str().map(str::to_owned).ok_or(UsageError::Invalid {
                 flag,
@@ -151,8 +133,6 @@ impl<'a> Raw<'a> {
                 Some(value) => Duration::from_secs(number("--linger-seconds", "a number of seconds", value)?),
                 None => Duration::from_secs(10),
             },
-            inherited: self.inherited.map(inherited).transpose()?,
-            arguments: without_inherited(arguments),
         })
     }
 }
@@ -164,27 +144,6 @@ fn number<T: std::str::FromStr>(
 ) -> Result<T, UsageError> {
     let number = value.to_str().and_then(|text| text.parse().ok());
     number.ok_or_else(|| UsageError::Invalid { flag, value: value.clone(), expected })
-}
-
-fn inherited(value: &OsString) -> Result<Inherited, UsageError> {
-    let (socket, revision) = value.to_str().and_then(|text| text.split_once(':')).unwrap_or_default();
-    match (socket.parse(), revision.parse()) {
-        (Ok(socket), Ok(revision)) if socket > 2 => Ok(Inherited { socket, revision }),
-        _ => Err(UsageError::Invalid { flag: INHERIT, value: value.clone(), expected: "FD:REVISION" }),
-    }
-}
-
-fn without_inherited(arguments: &[OsString]) -> Vec<OsString> {
-    let mut kept = Vec::with_capacity(arguments.len());
-    let mut rest = arguments.iter();
-    while let Some(argument) = rest.next() {
-        if argument == INHERIT {
-            rest.next();
-        } else {
-            kept.push(argument.clone());
-        }
-    }
-    kept
 }
 
 #[cfg(test)]
@@ -207,14 +166,7 @@ mod tests {
         assert_eq!(settings.identity, PathBuf::from("/.mirrord/identity"));
         assert_eq!(settings.secret_mounts, [PathBuf::from("/etc/tls"), PathBuf::from("/etc/token")]);
         assert_eq!((settings.authorities.as_str(), settings.linger.as_secs()), ("AAAA", 3));
-        assert!(settings.namespace_shared && settings.inherited.is_none());
-    }
-
-    #[test]
-    fn what_is_inherited_is_not_passed_on() {
-        let Ok(Command::Serve(settings)) = parse_words(&format!("{SERVE} --inherit 5:77")) else { panic!() };
-        assert_eq!(settings.inherited, Some(Inherited { socket: 5, revision: 77 }));
-        assert_eq!(settings.arguments, SERVE.split_whitespace().map(OsString::from).collect::<Vec<_>>());
+        assert!(settings.namespace_shared);
     }
 
     #[test]
@@ -227,10 +179,5 @@ mod tests {
         assert_eq!(parse_words("serve --prot 1"), Err(UsageError::Unknown("--prot".into())));
         let error = parse_words(&SERVE.replace("4433", "70000"));
         assert!(matches!(error, Err(UsageError::Invalid { flag: "--port", .. })));
-        let error = parse_words(&format!("{SERVE} --inherit 1:2"));
-        assert!(
-            matches!(error, Err(UsageError::Invalid { flag: INHERIT, .. })),
-            "standard streams are no socket"
-        );
     }
 }

@@ -17,6 +17,8 @@ use quinn::{
 };
 use ring::{hmac, rand::SecureRandom};
 
+use crate::worker::RESET_KEY_BYTES;
+
 const NONCE_BYTES: usize = 3;
 
 /// The ids of one route that this process issues.
@@ -66,7 +68,7 @@ impl ConnectionIdGenerator for Ids {
 }
 
 /// The key of stateless resets: a random one until the control plane installs the pod's, so that a restarted sidecar
-/// ends its predecessor's connections.
+/// ends its predecessor's connections; a worker after a crash has it from the beginning.
 #[derive(Debug)]
 pub(crate) struct ResetKey {
     before: hmac::Key,
@@ -74,9 +76,13 @@ pub(crate) struct ResetKey {
 }
 
 impl ResetKey {
-    /// Random for now.
-    pub(crate) fn new() -> Self {
-        Self { before: random_key(), installed: OnceLock::new() }
+    /// The pod's, where an earlier worker noted it, else random for now.
+    pub(crate) fn new(noted: &[u8; RESET_KEY_BYTES]) -> Self {
+        let key = Self { before: random_key(), installed: OnceLock::new() };
+        if noted.iter().any(|byte| *byte != 0) {
+            key.install(noted);
+        }
+        key
     }
 
     /// Uses the pod's key from now on; it is the same for this pod for ever, so the first one stays.
@@ -160,8 +166,10 @@ mod tests {
             Shared(Arc::clone(key)).sign(b"id", &mut signature);
             signature
         };
-        let (first, second) = (Arc::new(ResetKey::new()), Arc::new(ResetKey::new()));
+        let (first, second) =
+            (Arc::new(ResetKey::new(&[0; RESET_KEY_BYTES])), Arc::new(ResetKey::new(&[0; RESET_KEY_BYTES])));
         assert_ne!(sign(&first), sign(&second));
+        assert_eq!(sign(&Arc::new(ResetKey::new(&[1; 32]))), sign(&Arc::new(ResetKey::new(&[1; 32]))));
         first.install(&[1; 32]);
         second.install(&[1; 32]);
         assert_eq!(sign(&first), sign(&second));

@@ -3,7 +3,7 @@
 //! | part | what it does |
 //! |---|---|
 //! | [`cli`], [`copy`], [`identity`] | flags; how the binary gets into the pod; who it is there |
-//! | [`dormant`] → [`awake`] → exec | one thread and one socket until the control plane calls, and again afterwards |
+//! | [`dormant`] → [`worker`] | one thread and one socket until the control plane calls; then a child, [`awake`] |
 //! | [`gate`], [`ids`] | which datagrams reach QUIC at all |
 //! | [`boot`], [`sessions`] | the control plane's side: certificate, gate keys, who may do what |
 //! | [`session`] | the client's side: rights, environment, files, connections, names |
@@ -31,6 +31,7 @@ mod telemetry;
 mod twin;
 mod view;
 mod windows;
+mod worker;
 
 use std::process::ExitCode;
 

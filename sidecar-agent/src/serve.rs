@@ -1,26 +1,31 @@
-//! A sidecar's life: dormant, awake, and dormant again.
+//! A sidecar's life: dormant, awake in a child ([`worker`]), and dormant again.
 //!
-//! The way back is an exec of the same program with the bound socket left open: only that returns *everything* to the
-//! kernel (heap and its fragments, thread stacks, touched pages of the program), without trusting any library to let
-//! go, and a dormant sidecar is the same whether it ever served or not. Certificate and gate keys are forgotten and
-//! come again with the next call; the newest revision goes along, so that no old announcement counts.
+//! Certificate and gate keys are forgotten with each child and come again with the next call; the newest revision goes
+//! along, so that no old announcement counts.
 
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    process::ExitCode,
+    time::{Duration, Instant},
 };
 
+use mirrord_protocol::route::RouteId;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
 use thiserror::Error;
 
 use crate::{
-    awake::{self, Outcome, WakeError},
-    cli::{Command, INHERIT, Settings, USAGE, UsageError},
+    awake,
+    cli::{Command, Settings, USAGE, UsageError},
     copy::{CopyError, copy},
-    dormant::{self, Wake},
+    dormant::{self, Datagram, Wake},
     identity::{Identity, IdentityError},
     sys::{process, signals::Termination},
+    worker::{self, Ended, Memory},
 };
+
+/// From the start of a worker that crashes to the next one, at least.
+const CRASH_PAUSE: Duration = Duration::from_secs(1);
 
 /// Why the program stops.
 #[derive(Debug, Error)]
@@ -35,8 +40,6 @@ pub(crate) enum AgentError {
     Bind { port: u16, error: io::Error },
     #[error("waiting for the control plane: {0}")]
     Wait(#[from] io::Error),
-    #[error(transparent)]
-    Wake(#[from] WakeError),
 }
 
 /// Does what the command line says.
@@ -57,37 +60,47 @@ fn print(text: &str) -> Result<(), AgentError> {
 fn serve(settings: &Settings) -> Result<(), AgentError> {
     let termination = Termination::watch()?;
     let identity = Identity::load(&settings.identity, &settings.container)?;
-    let socket = match settings.inherited {
-        Some(inherited) => process::inherit_socket(inherited.socket)?,
-        None => listen(settings.port).map_err(|error| AgentError::Bind { port: settings.port, error })?,
-    };
-    let mut revision = settings.inherited.map_or(0, |inherited| inherited.revision);
+    let socket = listen(settings.port).map_err(|error| AgentError::Bind { port: settings.port, error })?;
+    let mut memory = Memory::default();
+    let mut crashed = false;
     loop {
         // Fails only on kernels that never glue datagrams together.
         let _ = process::separate_datagrams(&socket);
-        tracing::info!(port = socket.local_addr()?.port(), route = %identity.route, "dormant");
-        let early = match dormant::wait(&socket, &termination, identity.route)? {
-            Wake::Called(early) => early,
-            Wake::Stopped => return Ok(()),
+        // Peers of a worker that crashed are to learn it now, not by waiting: another one takes its place.
+        let early = if crashed { Some(Vec::new()) } else { sleep(&socket, &termination, identity.route)? };
+        let Some(early) = early else { return Ok(()) };
+        let past = memory;
+        let began = Instant::now();
+        let work = |diary| match awake::run(settings, &identity, &socket, &termination, early, (past, diary))
+        {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                tracing::error!(%error, "can't serve");
+                ExitCode::FAILURE
+            }
         };
-        match awake::run(settings, &identity, &socket, &termination, early, revision)? {
-            Outcome::Stopped => return Ok(()),
-            Outcome::Rest { revision: newest } => revision = newest,
-        }
-        let error = start_over(settings, &socket, revision);
-        tracing::warn!(%error, "starting over; staying as it is");
+        crashed = match worker::run(work, &termination, &mut memory)? {
+            Ended::Stopped => return Ok(()),
+            Ended::Rested => false,
+            Ended::Crashed(status) => {
+                tracing::error!(?status, "crashed; starting again");
+                // Not faster than that, whatever it is that makes it crash.
+                if termination.within(CRASH_PAUSE.saturating_sub(began.elapsed()))? {
+                    return Ok(());
+                }
+                true
+            }
+        };
     }
 }
 
-/// Becomes dormant by exec; returns only where that fails.
-fn start_over(settings: &Settings, socket: &UdpSocket, revision: u64) -> io::Error {
-    let number = match process::bequeath(socket) {
-        Ok(number) => number,
-        Err(error) => return error,
-    };
-    let mut arguments = settings.arguments.clone();
-    arguments.extend([INHERIT.into(), format!("{number}:{revision}").into()]);
-    process::start_over(&arguments)
+/// Waits for a call; `None` where the pod stops.
+fn sleep(socket: &UdpSocket, termination: &Termination, route: RouteId) -> io::Result<Option<Vec<Datagram>>> {
+    tracing::info!(port = socket.local_addr()?.port(), %route, "dormant");
+    Ok(match dormant::wait(socket, termination, route)? {
+        Wake::Called(early) => Some(early),
+        Wake::Stopped => None,
+    })
 }
 
 /// A socket for both families, or for IPv4 where the kernel has no other.

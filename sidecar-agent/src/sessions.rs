@@ -62,11 +62,6 @@ impl Sessions {
         Self { revision, grants: HashMap::new() }
     }
 
-    /// The newest revision seen.
-    pub(crate) fn revision(&self) -> u64 {
-        self.revision
-    }
-
     /// The set after an announcement; `None` where it is older than the last one.
     pub(crate) fn announced(&self, announce: Announce) -> Result<Option<Self>, AnnounceError> {
         if announce.sessions.len() > SESSIONS {
@@ -142,7 +137,7 @@ mod tests {
         let gone = with(5, vec![]);
         let old = announce(4, vec![announcement(KEY, &[Feature::Env], 100)]);
         assert_eq!(gone.announced(old.clone()), Ok(None));
-        assert_eq!(Sessions::after(5).announced(old), Ok(None), "not over an exec either");
+        assert_eq!(Sessions::after(5).announced(old), Ok(None), "not by a later worker either");
         let same = announce(5, vec![announcement(KEY, &[Feature::Env], 100)]);
         assert!(gone.announced(same).expect("valid").is_some(), "the other replica says the same");
     }

@@ -14,6 +14,7 @@ use crate::{
     ids::ResetKey,
     sessions::Sessions,
     view::{Eyes, Views},
+    worker::{Diary, Memory},
 };
 
 /// A certificate that ends so soon doesn't count as installed, in seconds.
@@ -39,6 +40,8 @@ pub(crate) struct Twin {
     pub(crate) lookups: Semaphore,
     pub(crate) listings: Semaphore,
     installed: Mutex<Option<Installed>>,
+    memory: Mutex<Memory>,
+    diary: Diary,
 }
 
 /// What the control plane installed.
@@ -59,12 +62,13 @@ pub(crate) struct Parts {
     pub(crate) reset_key: Arc<ResetKey>,
     pub(crate) windows: mirrord_tunnel::setup::Windows,
     pub(crate) views: Views,
-    pub(crate) revision: u64,
+    pub(crate) memory: Memory,
+    pub(crate) diary: Diary,
 }
 
 impl Twin {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { identity, key, authorities, gate, reset_key, windows, views, revision } = parts;
+        let Parts { identity, key, authorities, gate, reset_key, windows, views, memory, diary } = parts;
         Self {
             identity,
             key,
@@ -73,11 +77,13 @@ impl Twin {
             reset_key,
             windows,
             views,
-            sessions: watch::Sender::new(Sessions::after(revision)),
+            sessions: watch::Sender::new(Sessions::after(memory.revision)),
             hellos: Semaphore::new(HELLOS_WAITING),
             lookups: Semaphore::new(LOOKUPS),
             listings: Semaphore::new(LISTINGS),
             installed: Mutex::new(None),
+            memory: Mutex::new(memory),
+            diary,
         }
     }
 
@@ -89,6 +95,16 @@ impl Twin {
     /// Serves sessions with this from now on.
     pub(crate) fn install(&self, installed: Installed) {
         *self.installed.lock().unwrap_or_else(PoisonError::into_inner) = Some(installed);
+    }
+
+    /// Changes what outlives this worker.
+    pub(crate) fn note(&self, change: impl FnOnce(&mut Memory)) {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = *memory;
+        change(&mut memory);
+        if *memory != before {
+            self.diary.note(*memory);
+        }
     }
 
     /// Whether clients would accept the installed certificate, now and a while longer.

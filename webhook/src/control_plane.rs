@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use kube::{Api, Client};
-use mirrord_certs::{Authority, GateKey};
+use mirrord_certs::{Authority, GateMaster};
 use quinn::Endpoint;
 use tokio::{
     net::TcpListener,
@@ -153,7 +153,7 @@ fn answerers(
 /// The installation's keys.
 struct Keys {
     authority: Arc<Authority>,
-    gate: GateKey,
+    gate: GateMaster,
 }
 
 impl Keys {

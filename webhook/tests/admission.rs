@@ -5,7 +5,7 @@ mod support;
 use std::sync::Arc;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use mirrord_certs::{Authority, GateKey, SelfSigned};
+use mirrord_certs::{Authority, GateMaster, SelfSigned};
 use mirrord_protocol::route::RouteId;
 use mirrord_session::{Session, SessionSpec, SessionStatus, session_name};
 use mirrord_webhook::{
@@ -20,14 +20,14 @@ use tokio::sync::watch;
 struct Shop {
     api: Arc<ApiServer>,
     sessions: Sessions,
-    gate: GateKey,
+    gate: GateMaster,
 }
 
 impl Shop {
     /// Deployment `checkout` with two pods, of which `old` has no sidecar; StatefulSet `database` without any.
     async fn open() -> Self {
         let (api, client) = ApiServer::start().await;
-        let gate = GateKey::generate().unwrap();
+        let gate = GateMaster::generate().unwrap();
         let authority = Arc::new(Authority::create(now()).unwrap());
         let enroller = Enroller { client: client.clone(), authority, gate: gate.clone() };
         let configuration = Configuration { agrees: true, created: Some(now() - 3600) };

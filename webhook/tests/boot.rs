@@ -5,7 +5,7 @@ mod support;
 use std::sync::Arc;
 
 use kube::Client;
-use mirrord_certs::{Authority, GateKey, SelfSigned, key_hash};
+use mirrord_certs::{Authority, GateMaster, SelfSigned, key_hash};
 use mirrord_protocol::feature::Feature;
 use mirrord_session::{Session, SessionPod, SessionSpec, SessionStatus, session_name};
 use mirrord_webhook::{
@@ -27,14 +27,14 @@ struct Installation {
     api: Arc<ApiServer>,
     client: Client,
     authority: Arc<Authority>,
-    gate: GateKey,
+    gate: GateMaster,
 }
 
 impl Installation {
     async fn start() -> Self {
         let (api, client) = ApiServer::start().await;
         let authority = Arc::new(Authority::create(now()).unwrap());
-        Self { api, client, authority, gate: GateKey::generate().unwrap() }
+        Self { api, client, authority, gate: GateMaster::generate().unwrap() }
     }
 
     /// A replica of the control plane.
@@ -98,7 +98,7 @@ async fn a_stored_session_reaches_its_sidecar_and_its_deletion_too() {
     assert!(matches!(twin.told().await, Told::Enroll));
     let Told::Install(install) = twin.told().await else { panic!("an announcement before its installation") };
     assert_eq!(install.reset_key, installation.authority.reset_key(twin.route));
-    assert_eq!(install.gate_keys[0].as_ref(), installation.gate.as_bytes());
+    assert_eq!(install.gate_keys[0].as_ref(), installation.gate.route_key(twin.route).as_bytes());
     assert!(key_hash(&CertificateDer::from(install.chain[0].to_vec())).is_some());
 
     let announce = twin.announced().await;

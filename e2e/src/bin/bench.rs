@@ -70,9 +70,7 @@ fn dormant(report: &mut Report) {
         twin.iter().find(|status| status["state"]["running"].is_object()).expect("its sidecar runs");
     let id =
         running["containerID"].as_str().unwrap_or_default().trim_start_matches("containerd://").to_owned();
-    let tasks = cluster().on_node(&["ctr", "-n", "k8s.io", "tasks", "ls"]).text();
-    let line = tasks.lines().find(|line| line.starts_with(&id)).expect("containerd knows it");
-    let pid = line.split_whitespace().nth(1).unwrap_or_default();
+    let pid = cluster().main_process(&id);
     let rollup = cluster().on_node(&["cat", &format!("/proc/{pid}/smaps_rollup")]).text();
     let kibibytes = |field: &str| -> f64 {
         let line = rollup.lines().find(|line| line.starts_with(field)).unwrap_or_default();

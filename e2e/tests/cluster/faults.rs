@@ -60,8 +60,7 @@ fn a_killed_sidecar_comes_back_under_the_same_session_and_the_application_never_
     let developer = Developer::new(namespace.name()).with_lingering_proxies();
     let (mut child, _stdout) = reading(&developer);
     let before = namespace.pods().remove(0);
-    let twin = sidecar(&before);
-    let id = twin["containerID"].as_str().unwrap().trim_start_matches("containerd://").to_owned();
+    let id = container_id(&before);
     let _ = cluster().on_node(&["ctr", "-n", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", &id]);
     let after = until(Duration::from_secs(30), "the sidecar to be started again", || {
         let pod = namespace.pods().remove(0);
@@ -82,6 +81,24 @@ fn a_killed_sidecar_comes_back_under_the_same_session_and_the_application_never_
 }
 
 #[test]
+fn a_crash_of_the_serving_process_is_mended_inside_the_container_and_the_pod_stays_ready() {
+    let namespace = app("crashed-worker");
+    let developer = Developer::new(namespace.name()).with_lingering_proxies();
+    let (mut child, _stdout) = reading(&developer);
+    let before = namespace.pods().remove(0);
+    let main = cluster().main_process(&container_id(&before));
+    let workers = cluster().on_node(&["cat", &format!("/proc/{main}/task/{main}/children")]).text();
+    let worker = workers.split_whitespace().next().expect("a session is served by a child").to_owned();
+    let _ = cluster().on_node(&["kill", "-KILL", &worker]).succeeded();
+    let again = developer.exec("deployment/app", ["cat", "/var/lib/checkout/private"]).succeeded();
+    assert_eq!(again.text(), "only for 4321\n");
+    assert_eq!(child.try_wait().unwrap().map(|status| status.to_string()), None, "the program runs on");
+    assert_eq!(namespace.pods().remove(0)["status"], before["status"], "kubelet saw nothing");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
 fn a_replaced_pod_is_followed_by_the_session() {
     let namespace = app("replaced");
     let developer = Developer::new(namespace.name()).with_lingering_proxies();
@@ -90,6 +107,11 @@ fn a_replaced_pod_is_followed_by_the_session() {
     cluster().run(&["rollout", "status", "deployment/app", "--namespace", namespace.name(), "--timeout=55s"]);
     let again = developer.exec("deployment/app", ["cat", "/var/lib/checkout/private"]).succeeded();
     assert_eq!(again.text(), "only for 4321\n");
+}
+
+/// The sidecar's, as containerd knows it.
+fn container_id(pod: &Value) -> String {
+    sidecar(pod)["containerID"].as_str().unwrap().trim_start_matches("containerd://").to_owned()
 }
 
 fn sidecar(pod: &Value) -> Value {

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use mirrord_certs::{Authority, GateKey, SelfSigned, verify};
+use mirrord_certs::{Authority, GateMaster, SelfSigned, verify};
 use mirrord_ingress::{
     flows::Bounds,
     forward::Forwarder,
@@ -40,12 +40,12 @@ pub(crate) fn now() -> u64 {
 /// A gate key in a folder, and the tokens made with it.
 pub(crate) struct Gate {
     pub(crate) folder: tempfile::TempDir,
-    pub(crate) key: GateKey,
+    pub(crate) key: GateMaster,
 }
 
 impl Gate {
     pub(crate) fn new() -> Self {
-        let gate = Self { folder: tempfile::tempdir().unwrap(), key: GateKey::generate().unwrap() };
+        let gate = Self { folder: tempfile::tempdir().unwrap(), key: GateMaster::generate().unwrap() };
         std::fs::write(gate.folder.path().join("current"), gate.key.as_bytes()).unwrap();
         gate
     }

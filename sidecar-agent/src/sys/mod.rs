@@ -3,7 +3,7 @@
 //! | module | what it wraps |
 //! |---|---|
 //! | [`lookup`] | getaddrinfo(3) |
-//! | [`process`] | prctl(2), execv(3) with an inherited socket |
+//! | [`process`] | prctl(2), fork(2), a socket option |
 //! | [`signals`] | signalfd(2) |
 #![expect(unsafe_code, reason = "each module wraps system calls in safe functions")]
 

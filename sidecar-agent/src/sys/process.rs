@@ -1,17 +1,10 @@
-//! What this process tells the kernel about itself, and how it starts over.
+//! What this process tells the kernel about itself, and how it makes a worker.
 
-use std::{
-    ffi::{CString, OsString},
-    io,
-    net::UdpSocket,
-    os::{
-        fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
-        unix::ffi::OsStrExt,
-    },
-    ptr,
+use std::{io, net::UdpSocket, os::fd::AsRawFd};
+
+use rustix::process::{
+    DumpableBehavior, Pid, Signal, getppid, set_dumpable_behavior, set_parent_process_death_signal,
 };
-
-use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 /// Processes of the same uid, such as the application's, can neither trace us nor read our memory from here on
 /// (PR_SET_DUMPABLE in prctl(2)). The kernel has done so already where the program isn't readable by us.
@@ -20,41 +13,40 @@ pub(crate) fn hide_from_equals() {
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
-/// Becomes this program again, with these arguments: memory, threads and touched pages go back to the kernel.
-/// Returns only where that fails. Blocked signals stay blocked and pending ones pending, so none is lost on the way.
-pub(crate) fn start_over(arguments: &[OsString]) -> io::Error {
-    // By the name that it was started by: programs that list processes show the same as before.
-    let program = std::env::args_os().next().unwrap_or_else(|| "/proc/self/exe".into());
-    let texts: Result<Vec<CString>, _> =
-        [program].iter().chain(arguments).map(|text| CString::new(text.as_bytes())).collect();
-    let texts = match texts {
-        Ok(texts) => texts,
-        Err(error) => return error.into(),
-    };
-    let pointers: Vec<*const libc::c_char> =
-        texts.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect();
-    // SAFETY: the array ends with a null pointer, and it and the NUL-terminated texts live over the call.
-    unsafe { libc::execv(pointers[0], pointers.as_ptr()) };
-    io::Error::last_os_error()
+/// Which of two a process is.
+pub(crate) enum Fork {
+    /// The new one.
+    Child,
+    /// The old one, and who is new.
+    Parent(Pid),
 }
 
-/// Takes over the socket that an earlier run of this process left open under this number.
-pub(crate) fn inherit_socket(number: RawFd) -> io::Result<UdpSocket> {
-    // SAFETY: fcntl(F_GETFD) takes no pointer and fails with EBADF where the number is no open descriptor.
-    if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
-        return Err(io::Error::last_os_error());
+/// Makes a second process of this one (fork(2)); it is as little dumpable as this one.
+///
+/// # Errors
+/// Those of fork(2), and `EAGAIN` where there is a second thread already.
+pub(crate) fn fork() -> io::Result<Fork> {
+    // A lock that another thread holds would stay locked in the child for ever.
+    if std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() > 1) {
+        return Err(io::ErrorKind::WouldBlock.into());
     }
-    // SAFETY: the descriptor is open, and this process owns it alone: it was left to us by an exec and nothing else
-    // was opened before (`serve` is the only caller, first thing in a run).
-    let socket = unsafe { OwnedFd::from_raw_fd(number) };
-    rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
-    Ok(UdpSocket::from(socket))
+    // SAFETY: this process has one thread, so the child is in the same consistent state and may do what this one may.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Fork::Child),
+        child => match Pid::from_raw(child) {
+            Some(child) => Ok(Fork::Parent(child)),
+            None => Err(io::ErrorKind::InvalidData.into()),
+        },
+    }
 }
 
-/// Leaves a socket open over an exec; gives its number.
-pub(crate) fn bequeath(socket: &UdpSocket) -> io::Result<RawFd> {
-    rustix::io::fcntl_setfd(socket, rustix::io::FdFlags::empty())?;
-    Ok(socket.as_raw_fd())
+/// Has the kernel kill this process when its parent ends, also where that happened already.
+pub(crate) fn die_with(parent: Pid) {
+    let armed = set_parent_process_death_signal(Some(Signal::KILL));
+    if armed.is_err() || getppid() != Some(parent) {
+        std::process::abort();
+    }
 }
 
 /// Datagrams come one by one: QUIC had the kernel glue them together (UDP_GRO in udp(7)).

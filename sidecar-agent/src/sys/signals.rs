@@ -8,7 +8,10 @@ use std::{
     mem::MaybeUninit,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     ptr,
+    time::Duration,
 };
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// Becomes readable when this process is asked to stop.
 #[derive(Debug)]
@@ -38,6 +41,19 @@ impl Termination {
         }
         // SAFETY: the kernel just opened this descriptor for us, and nobody else knows it.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(number) }))
+    }
+}
+
+impl Termination {
+    /// Waits so long for a request to stop, and says whether one came.
+    pub(crate) fn within(&self, time: Duration) -> io::Result<bool> {
+        let mut ready = [PollFd::new(self, PollFlags::IN)];
+        let timeout = Timespec::try_from(time).map_err(io::Error::other)?;
+        match poll(&mut ready, Some(&timeout)) {
+            Ok(ready) => Ok(ready > 0),
+            Err(rustix::io::Errno::INTR) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

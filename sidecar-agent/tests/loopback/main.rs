@@ -240,7 +240,7 @@ async fn packets_without_a_gate_token_are_not_answered() {
     let control_plane = sidecar.booted().await;
     let key = key();
     control_plane.announce(1, &[(&key, &[Feature::Env])]).await;
-    let forged = mirrord_certs::GateKey::generate().expect("randomness").issue(sidecar.route, now() + 60);
+    let forged = mirrord_certs::GateKey::new(&[6; 32]).expect("32 octets").issue(sidecar.route, now() + 60);
     tokio::select! {
         dialled = sidecar.dial(&key, forged) => panic!("answered: {:?}", dialled.map(drop)),
         () = async {
@@ -280,4 +280,34 @@ async fn a_dormant_agent_is_one_thread_and_is_so_again_after_the_last_session() 
     .await;
     let control_plane = sidecar.booted().await;
     assert!(control_plane.enroll().await.expect("awake again").0.installed);
+}
+
+#[tokio::test]
+async fn a_killed_worker_is_replaced_its_peers_learn_and_old_announcements_stay_old() {
+    let sidecar = Sidecar::start(&[]);
+    let control_plane = sidecar.booted().await;
+    let key = key();
+    let env: &[Feature] = &[Feature::Env];
+    control_plane.announce(7, &[(&key, env)]).await;
+    let mut session = sidecar.session(&key, env).await;
+    session.rights().await;
+    let killed = sidecar.worker();
+    sidecar.kill_worker();
+    within(async {
+        while sidecar.worker() == killed || sidecar.worker().is_none() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    // Whatever is said to the old one is answered by a reset of the new one (RFC 9000 §10.3).
+    let (mut send, _) = session.connection.open_bi().await.expect("not known yet");
+    framing::write(&mut send, &Request::Environment {}, &[]).await.expect("sent");
+    assert_eq!(within(session.connection.closed()).await, ConnectionError::Reset);
+
+    let control_plane = sidecar.booted().await;
+    control_plane.announce(6, &[(&key, env)]).await;
+    let session = sidecar.session(&key, env).await;
+    assert_eq!(closed(&session.connection).await.0, Some(CloseCode::NotAnnounced));
+    control_plane.announce(7, &[(&key, env)]).await;
+    sidecar.session(&key, env).await.rights().await;
 }

@@ -20,6 +20,7 @@ use mirrord_protocol::{
 };
 use mirrord_tunnel::{framing, setup};
 use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream};
+use rustix::process::{Pid, Signal};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_bytes::ByteBuf;
 use tempfile::TempDir;
@@ -88,21 +89,37 @@ impl Sidecar {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
             folder,
             authority,
-            gate: GateKey::generate().expect("randomness"),
+            gate: GateKey::new(&[5; 32]).expect("32 octets"),
             route: RouteId::of(POD_UID, CONTAINER),
         }
     }
 
     /// Ends the agent as kubelet does, and waits for it.
     pub(crate) fn terminate(&mut self) -> ExitStatus {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signalled");
+        rustix::process::kill_process(self.pid(), Signal::TERM).expect("signalled");
         self.child.wait().expect("ended")
     }
 
-    /// Threads of the agent.
+    /// Threads of the agent and of its worker.
     pub(crate) fn threads(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("alive").count()
+        let of = |pid: i32| fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+        of(self.pid().as_raw_pid()) + self.worker().map_or(0, |worker| of(worker.as_raw_pid()))
+    }
+
+    /// The process that is awake, if one is.
+    pub(crate) fn worker(&self) -> Option<Pid> {
+        let pid = self.pid().as_raw_pid();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("alive");
+        children.split_whitespace().next().and_then(|pid| Pid::from_raw(pid.parse().expect("a number")))
+    }
+
+    /// Has the kernel kill the process that is awake.
+    pub(crate) fn kill_worker(&self) {
+        rustix::process::kill_process(self.worker().expect("awake"), Signal::KILL).expect("signalled");
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
     }
 
     /// Dials the boot channel as the control plane of an authority.

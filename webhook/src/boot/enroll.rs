@@ -6,7 +6,7 @@
 
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
 use kube::{Api, Client, api::PostParams};
-use mirrord_certs::{Authority, AuthorityError, GateKey, request_key_hash};
+use mirrord_certs::{Authority, AuthorityError, GateMaster, request_key_hash};
 use mirrord_protocol::boot::{Call, Done, Enrolled, Install};
 use mirrord_session::TOKEN_AUDIENCE;
 use serde_bytes::ByteBuf;
@@ -70,8 +70,8 @@ pub struct Enroller {
     pub client: Client,
     /// Issues their certificates.
     pub authority: std::sync::Arc<Authority>,
-    /// What they check gate tokens with.
-    pub gate: GateKey,
+    /// What the keys come from that they check gate tokens with.
+    pub gate: GateMaster,
 }
 
 impl Enroller {
@@ -90,7 +90,7 @@ impl Enroller {
         let install = Install {
             chain: vec![ByteBuf::from(leaf.to_vec())],
             reset_key: self.authority.reset_key(twin.route).to_vec(),
-            gate_keys: vec![ByteBuf::from(self.gate.as_bytes().to_vec())],
+            gate_keys: vec![ByteBuf::from(self.gate.route_key(twin.route).as_bytes().to_vec())],
         };
         let (Done {}, _) = channel.call(&Call::Install(install)).await?;
         Ok(())

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{Api, Error, api::PostParams};
-use mirrord_certs::{Authority, AuthorityError, GateKey, UnixTime};
+use mirrord_certs::{Authority, AuthorityError, GateMaster, UnixTime};
 
 /// Keys of the authority's Secret, as `kubernetes.io/tls` calls them.
 const CERTIFICATE: &str = "tls.crt";
@@ -70,13 +70,13 @@ pub async fn authority(api: &Api<Secret>, name: &str, now: UnixTime) -> Result<A
 ///
 /// # Errors
 /// See [`SecretError`].
-pub async fn gate_key(api: &Api<Secret>, name: &str) -> Result<GateKey, SecretError> {
+pub async fn gate_key(api: &Api<Secret>, name: &str) -> Result<GateMaster, SecretError> {
     let data = filled(api, name, || {
-        let key = GateKey::generate().ok_or(SecretError::NoRandomness)?;
+        let key = GateMaster::generate().ok_or(SecretError::NoRandomness)?;
         Ok(BTreeMap::from([entry(GATE, key.as_bytes())]))
     })
     .await?;
-    let key = data.get(GATE).and_then(|bytes| GateKey::new(&bytes.0));
+    let key = data.get(GATE).and_then(|bytes| GateMaster::new(&bytes.0));
     key.ok_or_else(|| SecretError::Unusable { name: name.to_owned(), what: format!("no {GATE} of 32 bytes") })
 }
 

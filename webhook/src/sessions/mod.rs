@@ -29,7 +29,7 @@ use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client, ResourceExt};
-use mirrord_certs::{GateKey, UnixTime};
+use mirrord_certs::{GateMaster, UnixTime};
 use mirrord_protocol::feature::Feature;
 use mirrord_session::{INJECT_LABEL, SessionPod, SessionStatus};
 use tokio::sync::watch;
@@ -65,7 +65,7 @@ pub struct Sessions {
     /// How long sessions live.
     pub lifetimes: Lifetimes,
     /// Makes gate tokens.
-    pub gate: GateKey,
+    pub gate: GateMaster,
     /// PEM of the authority that sidecars' certificates come from.
     pub authority: String,
     /// Where clients reach the ingress; `None` while that isn't known.
