@@ -39,9 +39,13 @@ boot() {
   cp "$state"/pki/{admin,developer}.kubeconfig "$state"
 
   make_cgroups
-  # In a session of its own: a Ctrl-C here doesn't reach it.
-  PATH=$bin:$PATH setsid unshare --fork --pid --net --mount --propagation private "$here/node.sh" \
-    >"$log/node.log" 2>&1 </dev/null 9<&- &
+  # In a session of its own: a Ctrl-C here doesn't reach it. Whatever our caller left open, such as the lock file of
+  # flock(1), isn't the node's to keep.
+  (
+    close_inherited
+    PATH=$bin:$PATH exec setsid unshare --fork --pid --net --mount --propagation private "$here/node.sh" \
+      >"$log/node.log" 2>&1 </dev/null
+  ) &
   wait_until 5 "the node's first process" node test -s "$state/node.pid"
   ip link add "$host_interface" type veth peer name uplink netns "$(node_pid)"
   ip link set "$host_interface" addrgenmode none
@@ -58,6 +62,14 @@ boot() {
   wait_until 30 "the load balancer" loadbalancer grep -q "Watching services" "$log/loadbalancer.log"
   trap - EXIT
   echo "Kubernetes is up after $(elapsed "$began") s" >&2
+}
+
+close_inherited() {
+  local descriptor
+  for descriptor in /proc/self/fd/*; do
+    descriptor=${descriptor##*/}
+    ((descriptor <= 2)) || eval "exec $descriptor<&-"
+  done
 }
 
 kubectl() { "$bin/kubectl" --kubeconfig "$state/admin.kubeconfig" "$@"; }

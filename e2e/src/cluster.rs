@@ -102,7 +102,7 @@ impl Cluster {
         Run::of(Command::new(checkout().join("e2e/cluster/enter.sh")).args(command)).succeeded()
     }
 
-    /// The process that a container was started as, by its id; its number is the same on the node and on the host.
+    /// The process that a container was started as, by its id: its number on the node.
     #[must_use]
     #[track_caller]
     pub fn main_process(&self, container: &str) -> String {

@@ -6,10 +6,13 @@ use std::{
     fs,
     io::{Read, Write},
     net::{IpAddr, SocketAddr, TcpListener},
-    os::unix::{ffi::OsStringExt, fs::PermissionsExt, net::UnixListener},
+    os::{
+        fd::BorrowedFd,
+        unix::{ffi::OsStringExt, fs::PermissionsExt, net::UnixListener},
+    },
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
-    sync::{Arc, OnceLock},
+    sync::{Arc, Once, OnceLock},
     thread,
 };
 
@@ -17,6 +20,18 @@ use mirrord_layer_brain::settings::{FileMode, Settings};
 use tempfile::TempDir;
 
 use crate::proxy::{Pod, serve};
+
+/// What the tests' own caller left open (`flock`, for one) isn't passed on: programs here count their descriptors.
+fn keep_inherited_descriptors() {
+    for entry in fs::read_dir("/proc/self/fd").unwrap() {
+        let number = entry.unwrap().file_name().to_str().unwrap().parse().unwrap();
+        if number > 2 {
+            // SAFETY: the number is only used for this one call, and a number that is closed by now is an error.
+            let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+            let _ = rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::CLOEXEC);
+        }
+    }
+}
 
 /// Everything one test needs; gone with it.
 pub(crate) struct World {
@@ -64,6 +79,8 @@ impl World {
 
     /// A world whose settings differ.
     pub(crate) fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        static KEPT: Once = Once::new();
+        KEPT.call_once(keep_inherited_descriptors);
         let folder = tempfile::Builder::new().prefix("layer").tempdir_in("/tmp").unwrap();
         let root = folder.path().join("pod");
         fs::create_dir(&root).unwrap();
