@@ -1,5 +1,7 @@
 //! The certificate authority of an installation, and what it issues.
 
+use std::fmt::Write as _;
+
 use mirrord_protocol::{DOMAIN, route::RouteId};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, CidrSubnet, DistinguishedName,
@@ -164,13 +166,29 @@ impl Authority {
     /// known only to who holds the authority's key.
     #[must_use]
     pub fn reset_key(&self, route: RouteId) -> [u8; 32] {
+        self.derived(b"mirrord-reset-key", &route.0)
+    }
+
+    /// What the paths of the admission webhook end in, 32 hexadecimal digits: the same on all replicas, and known only to
+    /// who holds the authority's key or may read the webhook configuration.
+    #[must_use]
+    pub fn webhook_path_key(&self) -> String {
+        let key = self.derived(b"mirrord-webhook-path", b"");
+        key.iter().take(16).fold(String::new(), |mut text, byte| {
+            // Writing to a String can't fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    }
+
+    fn derived(&self, label: &[u8], of: &[u8]) -> [u8; 32] {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &self.issuer.key().serialize_der());
         let mut context = hmac::Context::with_key(&key);
-        context.update(b"mirrord-reset-key");
-        context.update(&route.0);
-        let mut reset_key = [0; 32];
-        reset_key.copy_from_slice(context.sign().as_ref());
-        reset_key
+        context.update(label);
+        context.update(of);
+        let mut derived = [0; 32];
+        derived.copy_from_slice(context.sign().as_ref());
+        derived
     }
 
     fn identity(

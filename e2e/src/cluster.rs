@@ -111,6 +111,16 @@ impl Cluster {
         line.split_whitespace().nth(1).expect("a process").to_owned()
     }
 
+    /// Where the API server posts reviews of a webhook: what only an admin can read.
+    #[must_use]
+    #[track_caller]
+    pub fn webhook_path(&self, webhook: &str) -> String {
+        let found = self.get(&["mutatingwebhookconfiguration", "mirrord"]);
+        let webhooks = found["webhooks"].as_array().expect("it has webhooks");
+        let webhook = webhooks.iter().find(|it| it["name"] == webhook).expect("it has this one");
+        webhook["clientConfig"]["service"]["path"].as_str().expect("the webhook wrote it").to_owned()
+    }
+
     /// Stores objects: `kubectl apply`.
     #[track_caller]
     pub fn apply(&self, objects: &Value) {

@@ -18,7 +18,7 @@ use tokio::{
 use crate::{
     boot::{self, Boot, enroll::Enroller},
     certificates::{
-        bundle::{self, Configuration},
+        bundle::{self, Configuration, Ours},
         secrets::{self, SecretError},
         serving::{Serving, ServingError},
     },
@@ -26,6 +26,7 @@ use crate::{
     injection::{self, Authorities},
     limit_ranges::LimitRanges,
     server::{
+        connections::Bounds,
         health::{self, Health},
         https, routes,
     },
@@ -92,12 +93,13 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         stopping,
     };
     tasks.spawn(health::serve(health_listener, health));
+    let path_key = keys.authority.webhook_path_key();
     let answerers = answerers(&mut tasks, client, &settings, keys, known, endpoint);
     tracing::info!(address = %settings.listen, version = env!("CARGO_PKG_VERSION"), "serving");
 
     let (drain_tx, drain_rx) = watch::channel(false);
     tasks.spawn(stop(signals, stopping_tx, drain_tx));
-    https::serve(listener, tls, routes::router(answerers), drain_rx).await;
+    https::serve(listener, tls, routes::router(answerers, path_key), Bounds::default(), drain_rx).await;
     tasks.shutdown().await;
     Ok(())
 }
@@ -177,8 +179,12 @@ struct Known {
 fn follow(tasks: &mut JoinSet<()>, client: &Client, settings: &Settings, keys: &Keys) -> Known {
     let (configuration_tx, configuration) = watch::channel(Configuration::default());
     let api = Api::all(client.clone());
-    let (name, pem) = (settings.webhook_configuration.clone(), keys.authority.certificate_pem().to_owned());
-    tasks.spawn(async move { bundle::keep(api, &name, &pem, &configuration_tx).await });
+    let name = settings.webhook_configuration.clone();
+    let ours = Ours {
+        authority_pem: keys.authority.certificate_pem().to_owned(),
+        path_key: keys.authority.webhook_path_key(),
+    };
+    tasks.spawn(async move { bundle::keep(api, &name, &ours, &configuration_tx).await });
 
     let (ingress_tx, ingress) = watch::channel(settings.ingress_address.as_deref().map(Arc::from));
     if settings.ingress_address.is_none() {

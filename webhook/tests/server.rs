@@ -4,18 +4,24 @@ mod support;
 
 use std::sync::Arc;
 
-use axum::{Router, extract::DefaultBodyLimit, routing::post};
+use axum::{Router, routing::post};
 use mirrord_certs::Authority;
-use mirrord_webhook::{certificates::serving::Serving, server::https};
+use mirrord_webhook::{
+    certificates::serving::Serving,
+    server::{connections::Bounds, https},
+};
 use rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName};
 use support::{PATIENCE, now};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::{Notify, watch},
     task::JoinHandle,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
+
+const NAME: &str = "mirrord-webhook.mirrord.svc";
+const BOUNDS: Bounds = Bounds { total: 16, client: 8 };
 
 struct Server {
     authority: Arc<Authority>,
@@ -31,11 +37,15 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop_tx, stop_rx) = watch::channel(false);
-        let task = tokio::spawn(https::serve(listener, serving.tls().unwrap(), routes, stop_rx));
+        let task = tokio::spawn(https::serve(listener, serving.tls().unwrap(), routes, BOUNDS, stop_rx));
         Self { authority, address, stop_tx, task }
     }
 
     async fn connect(&self, name: &'static str) -> std::io::Result<TlsStream<TcpStream>> {
+        self.connect_from([127, 0, 0, 1], name).await
+    }
+
+    async fn connect_from(&self, from: [u8; 4], name: &'static str) -> std::io::Result<TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.certificate().clone()).unwrap();
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -43,7 +53,9 @@ impl Server {
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let stream = TcpStream::connect(self.address).await?;
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((from, 0).into())?;
+        let stream = socket.connect(self.address).await?;
         TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(name).unwrap(), stream).await
     }
 }
@@ -65,7 +77,7 @@ async fn answer(stream: &mut TlsStream<TcpStream>) -> String {
 #[tokio::test]
 async fn the_certificate_is_for_the_services_name_and_no_other() {
     let server = Server::start(Router::new().route("/sessions", post(|body: String| async { body }))).await;
-    let mut stream = server.connect("mirrord-webhook.mirrord.svc").await.unwrap();
+    let mut stream = server.connect(NAME).await.unwrap();
     send(&mut stream, "hello").await;
     let answer = answer(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("hello"), "{answer}");
@@ -73,12 +85,24 @@ async fn the_certificate_is_for_the_services_name_and_no_other() {
 }
 
 #[tokio::test]
-async fn a_body_beyond_the_limit_is_refused() {
-    let routes = Router::new().route("/sessions", post(|body: String| async { body }));
-    let server = Server::start(routes.layer(DefaultBodyLimit::max(10))).await;
-    let mut stream = server.connect("mirrord-webhook.mirrord.svc").await.unwrap();
-    send(&mut stream, "hello, hello").await;
-    assert!(answer(&mut stream).await.starts_with("HTTP/1.1 413"));
+async fn a_crowd_of_connections_keeps_nobody_else_out() {
+    let server = Server::start(Router::new().route("/sessions", post(|body: String| async { body }))).await;
+    let mut early = server.connect_from([127, 0, 0, 2], NAME).await.unwrap();
+    let mut crowd = Vec::new();
+    for _ in 0..3 * BOUNDS.total {
+        // Half of them don't even begin TLS.
+        crowd.push(TcpStream::connect(server.address).await.unwrap());
+        crowd.push(server.connect(NAME).await.unwrap().into_inner().0);
+    }
+    send(&mut early, "early").await;
+    assert!(answer(&mut early).await.ends_with("early"));
+    let mut late = server.connect_from([127, 0, 0, 3], NAME).await.unwrap();
+    send(&mut late, "late").await;
+    assert!(answer(&mut late).await.ends_with("late"));
+    // Who came first was closed for who came later.
+    let mut byte = [0];
+    let closed = tokio::time::timeout(PATIENCE, crowd[0].read(&mut byte)).await.expect("it is still open");
+    assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
 }
 
 #[tokio::test]
@@ -91,7 +115,7 @@ async fn a_review_under_way_is_answered_though_the_process_stops() {
         "done"
     });
     let server = Server::start(Router::new().route("/sessions", slow)).await;
-    let mut stream = server.connect("mirrord-webhook.mirrord.svc").await.unwrap();
+    let mut stream = server.connect(NAME).await.unwrap();
     send(&mut stream, "").await;
     begun.notified().await;
     server.stop_tx.send_replace(true);

@@ -110,8 +110,10 @@ print(json.dumps([p50("POST", "/inject", review), p50("GET", "/nothing", None)])
             "object": serde_json::from_str::<Value>(&pod).unwrap_or_default(),
         },
     });
-    let mut python = cluster()
-        .kubectl(&["exec", "-i", "-n", NAMESPACE, CHECKOUT, "-c", "checkout", "--", "python3", "-c", script]);
+    let script = script.replace("/inject", &cluster().webhook_path("inject.mirrord.dev"));
+    let mut python = cluster().kubectl(&[
+        "exec", "-i", "-n", NAMESPACE, CHECKOUT, "-c", "checkout", "--", "python3", "-c", &script,
+    ]);
     let answer = Run::with_input(&mut python, review.to_string().as_bytes()).succeeded();
     let [decided, floor]: [f64; 2] =
         serde_json::from_slice(&answer.stdout).expect("the script prints two numbers");

@@ -79,21 +79,35 @@ fn status_in(answer: &str) -> SessionStatus {
 }
 
 #[test]
-fn a_forged_review_gets_an_answer_that_opens_nothing() {
+fn a_forged_review_is_not_answered_and_if_it_were_it_would_open_nothing() {
     let attackers = Namespace::plain("attackers");
     attackers.deploy("attacker", |_| ());
     let forger = Forger::new();
-    let post =
-        ["exec", "-i", "--namespace", attackers.name(), "deployment/attacker", "--", "curl", "-sSk", "-H"];
-    let rest = [
-        "Content-Type: application/json",
-        "--data-binary",
-        "@-",
-        "https://mirrord-webhook.mirrord.svc/sessions",
-    ];
-    let mut curl = cluster().kubectl(&[&post[..], &rest].concat());
-    let answer = Run::with_input(&mut curl, forger.review().to_string().as_bytes()).succeeded();
-    let status = status_in(&answer.text());
+    let posted = |path: &str| {
+        let post = [
+            "exec",
+            "-i",
+            "--namespace",
+            attackers.name(),
+            "deployment/attacker",
+            "--",
+            "curl",
+            "-sSk",
+            "-H",
+        ];
+        let url = format!("https://mirrord-webhook.mirrord.svc{path}");
+        let rest =
+            ["Content-Type: application/json", "--write-out", "%{http_code}", "--data-binary", "@-", &url];
+        let mut curl = cluster().kubectl(&[&post[..], &rest].concat());
+        Run::with_input(&mut curl, forger.review().to_string().as_bytes()).succeeded().text()
+    };
+    let key = "0123456789abcdef0123456789abcdef";
+    for guess in ["/sessions", "/inject", &format!("/sessions/{key}"), &format!("/inject/{key}")] {
+        assert_eq!(posted(guess), "404", "{guess}");
+    }
+    // An admin's credentials would tell the path.
+    let answer = posted(&cluster().webhook_path("sessions.mirrord.dev"));
+    let status = status_in(answer.strip_suffix("200").expect("answered"));
     assert!(!status.pods.is_empty(), "the attacker knows the pods and their gate tokens");
 
     let refused = runtime().block_on(forger.dial(&status)).unwrap_err();

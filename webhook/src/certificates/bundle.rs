@@ -1,5 +1,6 @@
-//! Writes our authority into `caBundle` of our webhooks. The chart renders none, and what Helm or others put there is
-//! replaced at once: the configuration is watched, and patched only where it differs, so replicas don't chase each other.
+//! Writes our authority into `caBundle` of our webhooks, and the paths that end in our key ([`crate::server::routes`]). The
+//! chart renders neither, and what Helm or others put there is replaced at once: the configuration is watched, and
+//! patched only where it differs, so replicas don't chase each other.
 //!
 //! The configuration's age matters too. While it is missing (an uninstalled chart leaves the CRD and Sessions behind)
 //! the API server stores whatever status a Session comes with. So Sessions older than it are never trusted.
@@ -7,7 +8,9 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use k8s_openapi::api::admissionregistration::v1::{MutatingWebhook, MutatingWebhookConfiguration};
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhook, MutatingWebhookConfiguration, WebhookClientConfig,
+};
 use kube::{
     Api, ResourceExt,
     api::{Patch, PatchParams},
@@ -16,6 +19,8 @@ use kube::{
 use mirrord_certs::UnixTime;
 use serde_json::{Value, json};
 use tokio::sync::watch;
+
+use crate::server::routes::{INJECT, SESSIONS};
 
 /// An API server may take so long to heed a new configuration, in seconds. Timestamps have whole seconds as well.
 const IN_FORCE_AFTER: u64 = 1;
@@ -40,11 +45,27 @@ impl Configuration {
     }
 }
 
+/// What our webhooks have to carry.
+pub struct Ours {
+    /// PEM of the authority that our serving certificate comes from.
+    pub authority_pem: String,
+    /// What our paths end in.
+    pub path_key: String,
+}
+
+impl Ours {
+    /// The path of a webhook, by the webhook's name.
+    fn path(&self, webhook: &str) -> String {
+        let before = if webhook.starts_with("sessions.") { SESSIONS } else { INJECT };
+        format!("{before}/{}", self.path_key)
+    }
+}
+
 /// Keeps the configuration's `caBundle` ours, for ever, and tells what is known of it.
 pub async fn keep(
     api: Api<MutatingWebhookConfiguration>,
     name: &str,
-    authority_pem: &str,
+    ours: &Ours,
     known_tx: &watch::Sender<Configuration>,
 ) {
     let mut states = std::pin::pin!(watch_object(api.clone(), name).default_backoff());
@@ -59,7 +80,7 @@ pub async fn keep(
         };
         match state {
             Some(Ok(Some(configuration))) => {
-                let known = ensure(&api, &configuration, authority_pem).await;
+                let known = ensure(&api, &configuration, ours).await;
                 unwritten = (!known.agrees).then_some(configuration);
                 known_tx.send_if_modified(|current| std::mem::replace(current, known) != known);
             }
@@ -80,41 +101,42 @@ pub async fn keep(
 async fn ensure(
     api: &Api<MutatingWebhookConfiguration>,
     configuration: &MutatingWebhookConfiguration,
-    authority_pem: &str,
+    ours: &Ours,
 ) -> Configuration {
     let created = configuration.metadata.creation_timestamp.as_ref();
     let created = created.and_then(|time| u64::try_from(time.0.as_second()).ok());
-    let Some(patch) = patch(configuration, authority_pem) else {
+    let Some(patch) = patch(configuration, ours) else {
         return Configuration { agrees: true, created };
     };
     let name = configuration.name_any();
     match api.patch(&name, &PatchParams::default(), &Patch::Strategic(patch)).await {
         Ok(_) => {
-            tracing::info!(name, "caBundle written");
+            tracing::info!(name, "caBundle and paths written");
             Configuration { agrees: true, created }
         }
         Err(error) => {
-            tracing::error!(name, "caBundle can't be written: {error}");
+            tracing::error!(name, "caBundle and paths can't be written: {error}");
             Configuration { agrees: false, created }
         }
     }
 }
 
 /// What to change; `None` where all is as it should be. Lists of webhooks are merged by name.
-fn patch(configuration: &MutatingWebhookConfiguration, authority_pem: &str) -> Option<Value> {
-    let ours = |webhook: &&MutatingWebhook| webhook.client_config.service.is_some();
+fn patch(configuration: &MutatingWebhookConfiguration, ours: &Ours) -> Option<Value> {
     let differs = |webhook: &&MutatingWebhook| {
-        webhook.client_config.ca_bundle.as_ref().is_none_or(|bundle| bundle.0 != authority_pem.as_bytes())
+        let WebhookClientConfig { ca_bundle, service, .. } = &webhook.client_config;
+        let path = service.as_ref().and_then(|service| service.path.as_deref());
+        service.is_some()
+            && (ca_bundle.as_ref().is_none_or(|bundle| bundle.0 != ours.authority_pem.as_bytes())
+                || path != Some(&ours.path(&webhook.name)))
     };
-    let bundle = k8s_openapi::ByteString(authority_pem.as_bytes().to_vec());
-    let changes: Vec<Value> = configuration
-        .webhooks
-        .iter()
-        .flatten()
-        .filter(ours)
-        .filter(differs)
-        .map(|webhook| json!({ "name": webhook.name, "clientConfig": { "caBundle": bundle } }))
-        .collect();
+    let bundle = k8s_openapi::ByteString(ours.authority_pem.as_bytes().to_vec());
+    let change = |webhook: &MutatingWebhook| {
+        json!({ "name": webhook.name, "clientConfig": {
+            "caBundle": bundle, "service": { "path": ours.path(&webhook.name) },
+        }})
+    };
+    let changes: Vec<Value> = configuration.webhooks.iter().flatten().filter(differs).map(change).collect();
     (!changes.is_empty()).then(|| json!({ "webhooks": changes }))
 }
 
@@ -122,12 +144,15 @@ fn patch(configuration: &MutatingWebhookConfiguration, authority_pem: &str) -> O
 mod tests {
     use super::*;
 
-    fn configuration(bundles: &[Option<&str>]) -> MutatingWebhookConfiguration {
-        let webhooks = bundles.iter().enumerate().map(|(index, bundle)| {
+    /// Webhooks as they stand: name, authority, path.
+    fn configuration(webhooks: &[(&str, Option<&str>, Option<&str>)]) -> MutatingWebhookConfiguration {
+        let webhooks = webhooks.iter().map(|(name, bundle, path)| {
             let bundle = bundle.map(|bundle| k8s_openapi::ByteString(bundle.into()));
             json!({
-                "name": format!("w{index}"), "admissionReviewVersions": ["v1"], "sideEffects": "None",
-                "clientConfig": { "service": { "name": "s", "namespace": "n" }, "caBundle": bundle },
+                "name": name, "admissionReviewVersions": ["v1"], "sideEffects": "None",
+                "clientConfig": {
+                    "service": { "name": "s", "namespace": "n", "path": path }, "caBundle": bundle,
+                },
             })
         });
         serde_json::from_value(json!({ "webhooks": webhooks.collect::<Vec<_>>() })).unwrap()
@@ -135,14 +160,19 @@ mod tests {
 
     #[test]
     fn only_what_differs_is_written() {
-        assert_eq!(patch(&configuration(&[Some("ours"), Some("ours")]), "ours"), None);
-        let changes = patch(&configuration(&[Some("ours"), None, Some("theirs")]), "ours").unwrap();
-        let bundle = "b3Vycw==";
+        let ours = Ours { authority_pem: "ours".into(), path_key: "k3y".into() };
+        let right = ("a.x", Some("ours"), Some("/inject/k3y"));
+        assert_eq!(
+            patch(&configuration(&[right, ("sessions.x", Some("ours"), Some("/sessions/k3y"))]), &ours),
+            None
+        );
+        let found = [right, ("b.x", None, Some("/inject/k3y")), ("sessions.x", Some("ours"), None)];
+        let config = |path: &str| json!({ "caBundle": "b3Vycw==", "service": { "path": path } });
         let expected = json!({ "webhooks": [
-            { "name": "w1", "clientConfig": { "caBundle": bundle } },
-            { "name": "w2", "clientConfig": { "caBundle": bundle } },
+            { "name": "b.x", "clientConfig": config("/inject/k3y") },
+            { "name": "sessions.x", "clientConfig": config("/sessions/k3y") },
         ]});
-        assert_eq!(changes, expected);
+        assert_eq!(patch(&configuration(&found), &ours).unwrap(), expected);
     }
 
     #[test]

@@ -1,9 +1,13 @@
-//! TLS and HTTP on each connection. The handshake and each request have a time limit, connections a number; when the
-//! process stops, requests under way are finished.
+//! TLS and HTTP on each connection. The handshake and each request have a time limit, connections a bound
+//! ([`super::connections`]); when the process stops, requests under way are finished.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::{
+    Router,
+    extract::Request,
+    middleware::{self, Next},
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{
@@ -14,18 +18,24 @@ use hyper_util::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::watch,
+    time::Instant,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
+use super::connections::{Bounds, Connections, Place};
 use crate::clock::pause;
 
-/// An API server's connections are few and long-lived; the rest is for whoever knocks.
-const CONNECTIONS: usize = 512;
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// From one request's end to the next one's headers. Go's clients give idle connections up after 90 s; if we did so
 /// first, a review could be posted into a connection that is just being closed.
 const HEADERS: Duration = Duration::from_secs(100);
+/// Requests at once on one connection, and their headers, in bytes: an API server's fit many times over.
+const STREAMS: u32 = 256;
+const HEADER_BYTES: u32 = 16 * 1024;
+/// What may arrive ahead of being read: of one request, and on one connection, in bytes.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// How long requests under way may take when the process stops.
 const DRAIN: Duration = Duration::from_secs(10);
 /// accept(2) fails when descriptors are short: wait for some to be closed.
@@ -36,22 +46,26 @@ pub async fn serve(
     listener: TcpListener,
     tls: rustls::ServerConfig,
     routes: Router,
+    bounds: Bounds,
     stop: watch::Receiver<bool>,
 ) {
     let tls = TlsAcceptor::from(Arc::new(tls));
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let connections = Connections::new(bounds);
     let graceful = GracefulShutdown::new();
     let mut stopped = stop.clone();
     loop {
         let accepted = tokio::select! {
-            accepted = accept(&listener, &places) => accepted,
+            accepted = accept(&listener) => accepted,
             _ = stopped.wait_for(|stop| *stop) => break,
         };
-        let Some((stream, client, place)) = accepted else { continue };
-        let connection = connection(stream, client, tls.clone(), routes.clone(), graceful.watcher());
+        let Some((stream, client)) = accepted else { continue };
+        let place = Arc::new(connections.admit(client.ip(), Instant::now()));
+        let connection = connection(stream, place.clone(), tls.clone(), routes.clone(), graceful.watcher());
         tokio::spawn(async move {
-            connection.await;
-            drop(place);
+            tokio::select! {
+                () = connection => {}
+                () = place.evicted() => tracing::debug!(%client, "closed: others need its place"),
+            }
         });
     }
     drop(listener);
@@ -60,13 +74,9 @@ pub async fn serve(
     }
 }
 
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
-    let place = places.clone().acquire_owned().await.ok()?;
+async fn accept(listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
     match listener.accept().await {
-        Ok((stream, client)) => Some((stream, client, place)),
+        Ok(accepted) => Some(accepted),
         Err(error) => {
             tracing::warn!("accept: {error}");
             pause(ACCEPT_PAUSE).await;
@@ -77,14 +87,14 @@ async fn accept(
 
 async fn connection(
     stream: TcpStream,
-    client: SocketAddr,
+    place: Arc<Place>,
     tls: TlsAcceptor,
     routes: Router,
     graceful: Watcher,
 ) {
     match handshake(stream, &tls).await {
-        Ok(stream) => speak_http(stream, client, routes, graceful).await,
-        Err(error) => tracing::debug!(%client, "TLS: {error}"),
+        Ok(stream) => speak_http(stream, place, routes, graceful).await,
+        Err(error) => tracing::debug!("TLS: {error}"),
     }
 }
 
@@ -92,12 +102,25 @@ async fn handshake(stream: TcpStream, tls: &TlsAcceptor) -> std::io::Result<TlsS
     tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await?
 }
 
-async fn speak_http(stream: TlsStream<TcpStream>, client: SocketAddr, routes: Router, graceful: Watcher) {
+async fn speak_http(stream: TlsStream<TcpStream>, place: Arc<Place>, routes: Router, graceful: Watcher) {
     let mut http = Builder::new(TokioExecutor::new());
     http.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
-    http.http2().timer(TokioTimer::new()).keep_alive_interval(Some(Duration::from_secs(30)));
+    http.http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Some(Duration::from_secs(30)))
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(HEADER_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW);
+    let routes = routes.layer(middleware::from_fn(move |request: Request, next: Next| {
+        let place = place.clone();
+        async move {
+            let _busy = place.busy();
+            next.run(request).await
+        }
+    }));
     let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
     if let Err(error) = graceful.watch(connection).await {
-        tracing::debug!(%client, "HTTP: {error}");
+        tracing::debug!("HTTP: {error}");
     }
 }

@@ -1,16 +1,19 @@
 //! What the API server posts, and to whom it goes.
 //!
-//! `/inject` never denies: even a panic is answered with "allowed" and a warning. `/sessions` denies by default: what
-//! can't be answered is an HTTP error, and the API server does what `failurePolicy: Fail` says. Anybody in the cluster
-//! can post here, so Sessions, which cost calls to the API server, are limited in number.
+//! `/inject/KEY` never denies: even a panic is answered with "allowed" and a warning. `/sessions/KEY` denies by default:
+//! what can't be answered is an HTTP error, and the API server does what `failurePolicy: Fail` says.
+//!
+//! Anybody in the cluster can post here, and an API server shows no certificate. A forged review is no authority, but its
+//! answer would tell names, addresses and gate tokens of pods, and who may do what. So the paths end in a key that only
+//! the webhook configuration has, and nothing is read, not even a body, from who doesn't know it.
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use axum::{
     Router,
-    body::Bytes,
-    extract::{DefaultBodyLimit, State},
-    http::{StatusCode, header::CONTENT_TYPE},
+    body::Body,
+    extract::{Path, State},
+    http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::post,
 };
@@ -18,14 +21,17 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
+use super::intake::Intake;
 use crate::{
     injection::{self, Outcome, Reviewed, Settings},
     limit_ranges::LimitRanges,
     sessions::Sessions,
 };
 
-/// An object has at most 3 MiB in the API server's requests (`MaxRequestBodyBytes`); an update carries two of them.
-const BODY_BYTES: usize = 7 * 1024 * 1024;
+/// Where pods are reviewed, before the key.
+pub const INJECT: &str = "/inject";
+/// Where Sessions are reviewed, before the key.
+pub const SESSIONS: &str = "/sessions";
 /// Reviews of Sessions that are answered at the same time.
 const CONCURRENT_SESSIONS: usize = 32;
 
@@ -41,19 +47,42 @@ pub struct Answerers {
 
 struct Shared {
     answerers: Answerers,
+    path_key: String,
+    intake: Intake,
     sessions: Semaphore,
 }
 
-/// The routes.
-pub fn router(answerers: Answerers) -> Router {
+/// The routes; their paths end in the key.
+pub fn router(answerers: Answerers, path_key: String) -> Router {
+    let sessions_at_once = Semaphore::new(CONCURRENT_SESSIONS);
+    let shared = Shared { answerers, path_key, intake: Intake::default(), sessions: sessions_at_once };
     Router::new()
-        .route("/inject", post(inject))
-        .route("/sessions", post(sessions))
-        .layer(DefaultBodyLimit::max(BODY_BYTES))
-        .with_state(Arc::new(Shared { answerers, sessions: Semaphore::new(CONCURRENT_SESSIONS) }))
+        .route(&format!("{INJECT}/{{key}}"), post(inject))
+        .route(&format!("{SESSIONS}/{{key}}"), post(sessions))
+        .with_state(Arc::new(shared))
 }
 
-async fn inject(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+impl Shared {
+    /// Whether this is the key of the paths, in a time that doesn't tell how much of it is right.
+    fn admits(&self, key: &str) -> bool {
+        let (key, own) = (key.as_bytes(), self.path_key.as_bytes());
+        key.len() == own.len() && key.iter().zip(own).fold(0, |sum, (a, b)| sum | (a ^ b)) == 0
+    }
+}
+
+async fn inject(
+    State(shared): State<Arc<Shared>>,
+    Path(key): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    if !shared.admits(&key) {
+        return StatusCode::NOT_FOUND.into_response();
+    }
+    let (body, _share) = match shared.intake.take(&headers, body).await {
+        Ok(taken) => taken,
+        Err(refusal) => return refusal.into_response(),
+    };
     let Answerers { injection: settings, limit_ranges, .. } = &shared.answerers;
     // Nothing that outlives the call is changed by it.
     let reviewed = std::panic::catch_unwind(AssertUnwindSafe(|| {
@@ -98,7 +127,19 @@ fn admitted_after_a_fault(body: &[u8]) -> Vec<u8> {
     answer.to_string().into_bytes()
 }
 
-async fn sessions(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+async fn sessions(
+    State(shared): State<Arc<Shared>>,
+    Path(key): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    if !shared.admits(&key) {
+        return StatusCode::NOT_FOUND.into_response();
+    }
+    let (body, _share) = match shared.intake.take(&headers, body).await {
+        Ok(taken) => taken,
+        Err(refusal) => return refusal.into_response(),
+    };
     let Ok(_permit) = shared.sessions.try_acquire() else {
         return (StatusCode::TOO_MANY_REQUESTS, "too many reviews at once").into_response();
     };
