@@ -101,6 +101,8 @@ fn a_stopped_session_is_deleted_at_the_api_server() {
     let proxy = Proxy::start(sidecar.status());
     let mut layer = proxy.layer();
     proxy.stop.stop("it was stopped");
+    // What is asked before the keeper hears of it is still answered by the pod.
+    assert_eq!(proxy.runtime.block_on(proxy.link.over()), "it was stopped");
     assert_eq!(layer.end(), "it was stopped");
     let ended = proxy.lease.ended.clone();
     proxy.runtime.block_on(async {
