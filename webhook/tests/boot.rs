@@ -9,7 +9,7 @@ use mirrord_certs::{Authority, GateMaster, SelfSigned, key_hash};
 use mirrord_protocol::feature::Feature;
 use mirrord_session::{Session, SessionPod, SessionSpec, SessionStatus, session_name};
 use mirrord_webhook::{
-    boot::{Boot, Prepare, channel, enroll::Enroller},
+    boot::{Boot, Bounds, Prepare, channel, enroll::Enroller},
     certificates::bundle::Configuration,
     sessions::sidecars::Serving,
 };
@@ -46,7 +46,8 @@ impl Installation {
             authority: self.authority.clone(),
             gate: self.gate.clone(),
         };
-        let (boot, prepare) = Boot::new(enroller, channel::endpoint().unwrap(), configuration, 600);
+        let bounds = Bounds { grace: 600, per_user: 64 };
+        let (boot, prepare) = Boot::new(enroller, channel::endpoint().unwrap(), configuration, bounds);
         (prepare, configuration_tx, tokio::spawn(boot.run()))
     }
 
