@@ -289,7 +289,10 @@ async fn a_user_with_enough_sessions_gets_no_further_one_but_keeps_and_renews_th
     let another = session("deployment/checkout", &["env"], &[]);
     let (code, word, message) = shop.create("developer", &another).await.denied();
     assert_eq!((code, word.as_str()), (403, "too_many"));
-    assert!(message.contains("\"developer\" has 2 sessions in namespace \"shop\", and may have 2"), "{message}");
+    assert!(
+        message.contains("\"developer\" has 2 sessions in namespace \"shop\", and may have 2"),
+        "{message}"
+    );
     shop.create("neighbour", &another).await.admitted();
     let mut new = old.clone();
     new.spec.renewal = Some(1);

@@ -171,9 +171,10 @@ async fn strangers_at_a_pods_address_get_no_certificate_and_hear_of_no_session()
         installation.twin_with_token("pod-1", "token-of-another-pod"),
         installation.twin_with_token("pod-2", "made up"),
         Twin::start(&installation.authority, "pod-3", relaying),
+        installation.twin_with_token("pod-4", ""),
     ];
-    let [one, two, three] = &strangers;
-    installation.api.store(&session(&[one, two, three]));
+    let [one, two, three, four] = &strangers;
+    installation.api.store(&session(&[one, two, three, four]));
     for stranger in &mut strangers {
         // Asked twice, so the first answer has been judged.
         for _ in 0..2 {

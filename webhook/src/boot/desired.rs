@@ -332,7 +332,10 @@ mod tests {
         };
         assert_eq!(told(&desired), [4_000, 4_000, 4_002], "the youngest of the crowd is left out");
         let creator = first.status.as_ref().unwrap().creator.clone();
-        assert!(desired.crowd(3_700, rules).room("shop", &creator, 3).is_err(), "all that are stored are counted");
+        assert!(
+            desired.crowd(3_700, rules).room("shop", &creator, 3).is_err(),
+            "all that are stored are counted"
+        );
         desired.apply(Change::Gone(Box::new(first)));
         assert_eq!(told(&desired), [4_000, 4_001, 4_002], "and moves up");
     }

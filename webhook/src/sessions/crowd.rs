@@ -55,7 +55,9 @@ mod tests {
         assert_eq!(crowd.room("shop", &user("ann"), 3), Ok(()));
         let denial = crowd.room("shop", &user("ann"), 2).unwrap_err();
         assert_eq!(denial.code, DenialCode::TooMany);
-        for part in ["\"ann\" has 2 sessions", "namespace \"shop\"", "kubectl delete session", "sessions.perUser"] {
+        for part in
+            ["\"ann\" has 2 sessions", "namespace \"shop\"", "kubectl delete session", "sessions.perUser"]
+        {
             assert!(denial.message.contains(part), "{denial}");
         }
         assert_eq!(crowd.room("shop", &user("bob"), 2), Ok(()), "another's");
