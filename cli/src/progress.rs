@@ -6,6 +6,7 @@
 use std::{io::Write as _, time::Instant};
 
 use anstyle::{AnsiColor, Style};
+use mirrord_layer_brain::text::printable;
 use serde::Serialize;
 
 use crate::exit::{Exit, Problem};
@@ -80,7 +81,7 @@ impl Progress {
     /// A step is done.
     pub fn step(&self, message: &str) {
         match self.mode {
-            Mode::Standard => line(&format!("mirrord: {message}")),
+            Mode::Standard => line(&format!("mirrord: {}", printable(message))),
             Mode::Json => json(&Line::Step { message, elapsed_ms: self.elapsed_ms() }),
             Mode::Off => {}
         }
@@ -90,7 +91,7 @@ impl Progress {
     pub fn warning(&self, message: &str) {
         let style = Style::new().fg_color(Some(AnsiColor::Yellow.into()));
         match self.mode {
-            Mode::Standard => line(&format!("mirrord: {style}warning{style:#}: {message}")),
+            Mode::Standard => line(&format!("mirrord: {style}warning{style:#}: {}", printable(message))),
             Mode::Json => json(&Line::Warning { message }),
             Mode::Off => {}
         }
@@ -103,7 +104,9 @@ impl Progress {
         }
         let red = Style::new().fg_color(Some(AnsiColor::Red.into())).bold();
         let cyan = Style::new().fg_color(Some(AnsiColor::Cyan.into()));
+        // Its lines are its own, but what it repeats may come from a pod.
         let text = problem.to_string();
+        let text = text.split('\n').map(printable).collect::<Vec<_>>().join("\n");
         let text = text.replacen("error:", &format!("{red}error{red:#}:"), 1);
         line(&text.replacen("\n  help:", &format!("\n  {cyan}help{cyan:#}:"), 1));
     }

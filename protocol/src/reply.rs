@@ -158,7 +158,7 @@ pub struct Time(pub i64, pub u32);
 /// A part of a folder's entries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listing {
-    /// Without `.` and `..`; ≤ [`crate::limits::LISTING_ENTRIES`].
+    /// Without `.` and `..`; ≤ [`crate::limits::LISTING_ENTRIES`]. Only the last frame may have none.
     pub entries: Vec<Entry>,
     /// Another frame follows.
     #[serde(default)]

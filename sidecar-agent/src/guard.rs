@@ -21,11 +21,12 @@ pub(crate) enum OutOfBounds {
 /// Metadata services outside the link-local ranges: Azure's wire server, Alibaba, Oracle.
 const METADATA_V4: [Ipv4Addr; 3] =
     [Ipv4Addr::new(168, 63, 129, 16), Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192)];
-/// AWS (instances, pod identity), Google.
-const METADATA_V6: [Ipv6Addr; 3] = [
+/// AWS (instances, pod identity), Google, Scaleway.
+const METADATA_V6: [Ipv6Addr; 4] = [
     Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
     Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23),
     Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42),
 ];
 
 /// Checks an address in any of the forms that lead to it.
@@ -42,17 +43,16 @@ pub(crate) fn check(address: IpAddr) -> Result<(), OutOfBounds> {
     }
 }
 
-/// An IPv4 address that is written as an IPv6 one: mapped (RFC 4291 §2.5.5.2), or behind NAT64 (RFC 6052 §2.1).
+/// An IPv4 address that is written as an IPv6 one: mapped (RFC 4291 §2.5.5.2), compatible (§2.5.5.1), translated (RFC 7915
+/// §2.1 and before it RFC 2765), behind NAT64 (RFC 6052 §2.1, RFC 8215), or tunnelled (6to4, RFC 3056 §2).
 fn plain(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => match v6.segments() {
-            [0x64, 0xff9b, 0, 0, 0, 0, ..] => {
-                let [.., a, b, c, d] = v6.octets();
-                IpAddr::from([a, b, c, d])
-            }
-            _ => IpAddr::V6(v6),
-        },
-        v4 => v4,
+    let IpAddr::V6(v6) = address.to_canonical() else { return address.to_canonical() };
+    let [.., a, b, c, d] = v6.octets();
+    match v6.segments() {
+        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => IpAddr::V6(v6),
+        [0, 0, 0, 0, 0 | 0xffff, 0, ..] | [0x64, 0xff9b, 0 | 1, ..] => IpAddr::from([a, b, c, d]),
+        [0x2002, high, low, ..] => IpAddr::from((u32::from(high) << 16 | u32::from(low)).to_be_bytes()),
+        _ => IpAddr::V6(v6),
     }
 }
 
@@ -72,19 +72,44 @@ mod tests {
         for address in ["169.254.169.254", "169.254.0.1", "fe80::1", "::ffff:169.254.169.254"] {
             assert_eq!(verdict(address), Err(OutOfBounds::LinkLocal), "{address}");
         }
-        assert_eq!(
-            verdict("64:ff9b::a9fe:a9fe"),
-            Err(OutOfBounds::LinkLocal),
-            "169.254.169.254 behind NAT64"
-        );
-        for address in ["168.63.129.16", "100.100.100.200", "fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254"] {
+        // 169.254.169.254 behind NAT64 twice, translated, compatible, and by 6to4.
+        for address in [
+            "64:ff9b::a9fe:a9fe",
+            "64:ff9b:1::a9fe:a9fe",
+            "::ffff:0:a9fe:a9fe",
+            "::a9fe:a9fe",
+            "2002:a9fe:a9fe::1",
+        ] {
+            assert_eq!(verdict(address), Err(OutOfBounds::LinkLocal), "{address}");
+        }
+        for address in ["64:ff9b::7f00:1", "::127.0.0.1", "2002:7f00:1::"] {
+            assert_eq!(verdict(address), Err(OutOfBounds::Loopback), "{address}");
+        }
+        for address in [
+            "fd00:42::42",
+            "64:ff9b::168.63.129.16",
+            "168.63.129.16",
+            "100.100.100.200",
+            "fd00:ec2::254",
+            "fd00:ec2::23",
+            "fd20:ce::254",
+        ] {
             assert_eq!(verdict(address), Err(OutOfBounds::Metadata), "{address}");
         }
     }
 
     #[test]
     fn cluster_and_public_addresses_are_not() {
-        for address in ["10.96.0.1", "172.16.3.4", "192.0.2.2", "8.8.8.8", "fd00::2", "2001:db8::1"] {
+        for address in [
+            "10.96.0.1",
+            "172.16.3.4",
+            "192.0.2.2",
+            "8.8.8.8",
+            "fd00::2",
+            "2001:db8::1",
+            "64:ff9b::a00:1",
+            "2002:c000:202::1",
+        ] {
             assert_eq!(verdict(address), Ok(()), "{address}");
         }
     }

@@ -131,8 +131,9 @@ fn answerers(
 ) -> routes::Answerers {
     let Keys { authority, gate } = keys;
     let enroller = Enroller { client: client.clone(), authority: authority.clone(), gate: gate.clone() };
-    let (boot, prepare) =
-        Boot::new(enroller, endpoint, known.configuration.clone(), settings.session_grace_seconds);
+    let bounds = boot::Bounds { grace: settings.session_grace_seconds, per_user: settings.sessions_per_user };
+    let (boot, prepare) = Boot::new(enroller, endpoint, known.configuration.clone(), bounds);
+    let crowd = boot.crowd();
     tasks.spawn(boot.run());
     routes::Answerers {
         injection: injection_settings(settings, &authority),
@@ -147,6 +148,8 @@ fn answerers(
             authority: authority.certificate_pem().to_owned(),
             ingress: known.ingress,
             configuration: known.configuration,
+            crowd,
+            per_user: settings.sessions_per_user,
             prepare,
         },
     }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use clap::{Parser, ValueEnum};
+use mirrord_protocol::limits;
 
 use crate::injection;
 
@@ -52,6 +53,15 @@ pub struct Settings {
     /// How long an expired session is kept, so that a laptop that slept can renew it.
     #[arg(long, default_value_t = 1800, value_parser = clap::value_parser!(u64).range(0..=604_800))]
     pub session_grace_seconds: u64,
+    /// How many sessions one user may have in a namespace.
+    #[arg(long, default_value_t = 64, value_parser = sessions_per_user)]
+    pub sessions_per_user: usize,
+}
+
+/// More than a sidecar serves would be no bound.
+fn sessions_per_user(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| (1..=limits::SESSIONS).contains(number));
+    number.ok_or_else(|| format!("give a number from 1 to {}", limits::SESSIONS))
 }
 
 /// `imagePullPolicy`, as Kubernetes spells it.
@@ -83,6 +93,18 @@ mod tests {
     #[test]
     fn the_flags_are_consistent() {
         Settings::command().debug_assert();
+    }
+
+    #[test]
+    fn one_user_may_have_no_more_sessions_than_a_sidecar_serves() {
+        let parse = |number| {
+            Settings::try_parse_from(["x", "--agent-image", "i", "--sessions-per-user", number])
+                .map(|settings| settings.sessions_per_user)
+        };
+        assert_eq!(parse("256").unwrap(), 256);
+        for number in ["0", "257", "many"] {
+            assert!(parse(number).unwrap_err().to_string().contains("from 1 to 256"), "{number}");
+        }
     }
 
     #[test]

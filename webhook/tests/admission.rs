@@ -7,11 +7,11 @@ use std::sync::Arc;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use mirrord_certs::{Authority, GateMaster, SelfSigned};
 use mirrord_protocol::route::RouteId;
-use mirrord_session::{Session, SessionSpec, SessionStatus, session_name};
+use mirrord_session::{Creator, Session, SessionSpec, SessionStatus, session_name};
 use mirrord_webhook::{
-    boot::{Boot, channel, enroll::Enroller},
+    boot::{Boot, Bounds, channel, enroll::Enroller},
     certificates::bundle::Configuration,
-    sessions::{Lifetimes, Sessions},
+    sessions::{Lifetimes, Sessions, crowd::Crowd},
 };
 use serde_json::{Value, json};
 use support::{api_server::ApiServer, now};
@@ -32,7 +32,9 @@ impl Shop {
         let enroller = Enroller { client: client.clone(), authority, gate: gate.clone() };
         let configuration = Configuration { agrees: true, created: Some(now() - 3600) };
         let (_, configuration) = watch::channel(configuration);
-        let (_boot, prepare) = Boot::new(enroller, channel::endpoint().unwrap(), configuration.clone(), 0);
+        let bounds = Bounds { grace: 0, per_user: 2 };
+        let endpoint = channel::endpoint().unwrap();
+        let (_boot, prepare) = Boot::new(enroller, endpoint, configuration.clone(), bounds);
         let sessions = Sessions {
             client,
             lifetimes: Lifetimes { ttl: 300, deadline: 600 },
@@ -40,6 +42,8 @@ impl Shop {
             authority: "PEM".into(),
             ingress: watch::channel(Some("203.0.113.7:443".into())).1,
             configuration,
+            crowd: watch::channel(Crowd::default()).1,
+            per_user: 2,
             prepare,
         };
         stock(&api);
@@ -268,6 +272,31 @@ async fn what_would_not_be_trusted_later_is_not_promised_now() {
     shop.sessions.configuration = watch::channel(configuration).1;
     let asked = session("deployment/checkout", &["env"], &[]);
     assert_eq!(shop.create("developer", &asked).await.denied().1, "unavailable");
+}
+
+#[tokio::test]
+async fn a_user_with_enough_sessions_gets_no_further_one_but_keeps_and_renews_those() {
+    let mut shop = Shop::open().await;
+    shop.api.grant("developer", "env", "deployment.checkout");
+    shop.api.grant("neighbour", "env", "deployment.checkout");
+    let asked = session("deployment/checkout", &["env"], &[]);
+    let old = shop.create("developer", &asked).await.admitted();
+    let mut crowd = Crowd::default();
+    for _ in 0..2 {
+        crowd.join("shop", &Creator { username: "developer".into(), uid: String::new() });
+    }
+    shop.sessions.crowd = watch::channel(crowd).1;
+    let another = session("deployment/checkout", &["env"], &[]);
+    let (code, word, message) = shop.create("developer", &another).await.denied();
+    assert_eq!((code, word.as_str()), (403, "too_many"));
+    assert!(
+        message.contains("\"developer\" has 2 sessions in namespace \"shop\", and may have 2"),
+        "{message}"
+    );
+    shop.create("neighbour", &another).await.admitted();
+    let mut new = old.clone();
+    new.spec.renewal = Some(1);
+    shop.update("developer", &old, &new).await.admitted();
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use mirrord_certs::{Authority, GateMaster, SelfSigned, key_hash};
 use mirrord_protocol::feature::Feature;
 use mirrord_session::{Session, SessionPod, SessionSpec, SessionStatus, session_name};
 use mirrord_webhook::{
-    boot::{Boot, Prepare, channel, enroll::Enroller},
+    boot::{Boot, Bounds, Prepare, channel, enroll::Enroller},
     certificates::bundle::Configuration,
     sessions::sidecars::Serving,
 };
@@ -46,7 +46,8 @@ impl Installation {
             authority: self.authority.clone(),
             gate: self.gate.clone(),
         };
-        let (boot, prepare) = Boot::new(enroller, channel::endpoint().unwrap(), configuration, 600);
+        let bounds = Bounds { grace: 600, per_user: 64 };
+        let (boot, prepare) = Boot::new(enroller, channel::endpoint().unwrap(), configuration, bounds);
         (prepare, configuration_tx, tokio::spawn(boot.run()))
     }
 
@@ -170,9 +171,10 @@ async fn strangers_at_a_pods_address_get_no_certificate_and_hear_of_no_session()
         installation.twin_with_token("pod-1", "token-of-another-pod"),
         installation.twin_with_token("pod-2", "made up"),
         Twin::start(&installation.authority, "pod-3", relaying),
+        installation.twin_with_token("pod-4", ""),
     ];
-    let [one, two, three] = &strangers;
-    installation.api.store(&session(&[one, two, three]));
+    let [one, two, three, four] = &strangers;
+    installation.api.store(&session(&[one, two, three, four]));
     for stranger in &mut strangers {
         // Asked twice, so the first answer has been judged.
         for _ in 0..2 {

@@ -20,8 +20,9 @@ pub fn markdown() -> String {
     text.push_str(VARIABLES);
     text.push_str(ENVIRONMENT);
     for rule in LOCAL {
+        let names: Vec<&str> = rule.names().collect();
         let taken = if rule.never { "never" } else { "if included" };
-        let _ = writeln!(text, "| `{}` | {taken} | {} |", rule.names.join("` `"), rule.reason);
+        let _ = writeln!(text, "| `{}` | {taken} | {} |", names.join("` `"), rule.reason);
     }
     text
 }
@@ -39,7 +40,7 @@ fn word(kind: &Kind) -> &'static str {
 const HEAD: &str = "\
 # Configuration
 
-<!-- Made from src/config/keys.rs and src/environment.rs by `BLESS=1 cargo test -p mirrord`. -->
+<!-- Made from src/config/keys.rs and src/environment/local.rs by `BLESS=1 cargo test -p mirrord`. -->
 
 `mirrord exec` reads the file named by `-f` or `MIRRORD_CONFIG_FILE`, else the nearest `.mirrord/mirrord.json` from the working
 directory up to the repository's root or the home directory. JSON; comments and trailing commas are allowed. Flags win over the
@@ -67,7 +68,7 @@ const ENVIRONMENT: &str = "
 ## Variables that stay local
 
 The program's environment is the local one with the pod's over it, but for these variables. *Never* means that no configuration
-takes them from a pod: they would make the pod run code on this machine.
+takes them from a pod: they would make the pod run code, or write files, on this machine. (`override` sets them to values of your own.)
 
 | variables | taken from the pod | why |
 |---|---|---|

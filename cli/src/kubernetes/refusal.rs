@@ -127,7 +127,7 @@ impl Refusal {
             Self::Denied { word, .. } => match word.as_str() {
                 "not_found" | "no_sidecar" => Exit::Target,
                 "not_granted" => Exit::NotGranted,
-                "unavailable" => Exit::Temporary,
+                "unavailable" | "too_many" => Exit::Temporary,
                 _ => Exit::Internal,
             },
             Self::Forbidden { .. } => Exit::NotGranted,
@@ -193,6 +193,7 @@ fn advice_on_denial(word: &str) -> Option<&'static str> {
         "not_granted" => Some(
             "turn off what you don't need in the configuration (feature.env, feature.fs, feature.network)",
         ),
+        "too_many" => Some("`mirrord session ls` lists them; `mirrord session stop` ends one"),
         "unavailable" => Some("try again; if it stays: kubectl -n mirrord logs deploy/mirrord-webhook"),
         "bad_session" => Some(
             "client and control plane may be of releases that don't fit: compare `mirrord --version` with the chart's",

@@ -14,8 +14,8 @@ use std::{
 use bytes::Bytes;
 use mirrord_layer_brain::{conversation, listing};
 use mirrord_protocol::{
-    limits::READ_BYTES,
-    reply::{Attributes, Data, Entry, Failure, FailureCode, Listing, Opened},
+    limits::{LISTING_ENTRIES, READ_BYTES},
+    reply::{Attributes, Data, Failure, FailureCode, Listing, Opened},
     request::{self, Open, Read, Request},
 };
 use mirrord_tunnel::framing;
@@ -35,8 +35,8 @@ use crate::tunnel::{
 pub const FILE_LIMIT: u64 = 64 * 1024 * 1024;
 /// Reads under way at once.
 const PIPELINE: usize = 8;
-/// Most entries of a folder.
-const ENTRIES: usize = 1_000_000;
+/// Largest listing of a folder, in bytes: a million entries and more.
+const LISTING_LIMIT: u64 = 64 * 1024 * 1024;
 
 /// Opens a file or folder of the pod.
 ///
@@ -115,30 +115,37 @@ async fn rest(tunnel: &Tunnel, mut stream: Stream, size: u64, content: &mut Cont
 }
 
 async fn folder(link: &Link, open: &Open) -> Result<(Attributes, OwnedFd), LinkError> {
-    let (attributes, entries) = link.retried(|tunnel| async move { list(&tunnel, open).await }).await?;
-    // The parent's inode isn't known without another round trip, and 0 would mean a deleted entry.
-    let bytes = listing::encode(&attributes, 1, &entries);
-    let sealed = Content::new(conversation::FOLDER_MEMFD).and_then(|mut content| {
-        content.push(&bytes)?;
-        content.seal(&attributes)
-    });
+    let (attributes, content) = link.retried(|tunnel| async move { list(&tunnel, open).await }).await?;
+    let sealed = content.seal(&attributes);
     Ok((attributes, sealed.map_err(|error| LinkError::Failed(failure(&error)))?))
 }
 
-async fn list(tunnel: &Tunnel, open: &Open) -> Result<(Attributes, Vec<Entry>), AskError> {
+/// Frame by frame into the descriptor: however long the listing is, and be it endless, no more than a frame of it lies in
+/// this process.
+async fn list(tunnel: &Tunnel, open: &Open) -> Result<(Attributes, Content), AskError> {
     let request = Request::List(request::List { path: open.path.clone() });
     let (mut part, mut stream): (Listing, Stream) = tunnel.open(&request).await?;
     let _ = stream.send.finish();
-    let attributes = part.attributes.unwrap_or_default();
-    let mut entries = std::mem::take(&mut part.entries);
-    while part.more {
-        (part, _) = tunnel.next(&mut stream.receive).await?;
-        entries.append(&mut part.entries);
-        if entries.len() > ENTRIES {
+    let mut attributes = part.attributes.unwrap_or_default();
+    // Whatever the pod says: what is handed over is a listing.
+    attributes.mode = attributes.mode & 0o7777 | libc::S_IFDIR;
+    // The parent's inode isn't known without another round trip, and 0 would mean a deleted entry.
+    let mut encoder = listing::Encoder::new(&attributes, 1);
+    let mut content = Content::new(conversation::FOLDER_MEMFD).map_err(local)?;
+    loop {
+        if part.entries.len() > LISTING_ENTRIES || (part.more && part.entries.is_empty()) {
+            return Err(refused(FailureCode::Malformed, Errno::IO, "the pod's listing makes no sense"));
+        }
+        encoder.add(&part.entries);
+        content.push(&encoder.take()).map_err(local)?;
+        if content.length > LISTING_LIMIT {
             return Err(refused(FailureCode::Limit, Errno::OVERFLOW, "the folder has too many entries"));
         }
+        if !part.more {
+            return Ok((attributes, content));
+        }
+        (part, _) = tunnel.next(&mut stream.receive).await?;
     }
-    Ok((attributes, entries))
 }
 
 fn refused(code: FailureCode, errno: Errno, message: impl Into<String>) -> AskError {

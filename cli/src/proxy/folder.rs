@@ -6,7 +6,7 @@
 use std::{
     fs::{self, DirBuilder, File},
     io,
-    os::unix::fs::{DirBuilderExt, MetadataExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -105,6 +105,7 @@ impl Folder {
             .create(true)
             .write(true)
             .truncate(false)
+            .mode(0o600)
             .open(self.0.join(format!("{name}.lock")))?;
         file.lock()?;
         Ok(file)

@@ -15,7 +15,7 @@ use mirrord_layer_brain::conversation::{
 };
 use mirrord_protocol::{
     frame::PREFIX_BYTES,
-    limits::TEXT_BYTES,
+    limits::{ADDRESSES, PATH_BYTES, TEXT_BYTES},
     reply::{Failure, FailureCode},
     request::Request,
 };
@@ -98,9 +98,13 @@ impl Serving {
                 Err(error) => send(stream, &told::<Opened>(Err(error))).await,
             },
             Ask::Stat(stat) => self.pass::<conversation::Attributes>(stream, &Request::Stat(stat)).await,
-            Ask::ReadLink(link) => self.pass::<conversation::Link>(stream, &Request::ReadLink(link)).await,
+            Ask::ReadLink(link) => {
+                let found = self.link.ask::<conversation::Link>(&Request::ReadLink(link)).await;
+                send(stream, &told(found.and_then(|(link, _)| plausible(link)))).await
+            }
             Ask::Resolve(resolve) => {
-                self.pass::<conversation::Resolved>(stream, &Request::Resolve(resolve)).await
+                let found = self.link.ask::<conversation::Resolved>(&Request::Resolve(resolve)).await;
+                send(stream, &told(found.map(|(found, _)| few(found)))).await
             }
             Ask::Connect(connect) => {
                 let connected = self.outgoing.connect(&self.link, &self.holds, connect).await;
@@ -140,6 +144,22 @@ fn record(log: &Log) {
 
 fn bounded(text: &str) -> &str {
     text.get(..text.floor_char_boundary(TEXT_BYTES)).unwrap_or_default()
+}
+
+/// A target that a kernel could have given: programs take it for a path.
+fn plausible(link: conversation::Link) -> Result<conversation::Link, LinkError> {
+    let target = &link.target;
+    if target.is_empty() || target.len() > PATH_BYTES || target.contains(&0) {
+        let message = "the pod's link leads to what is no path";
+        return Err(LinkError::Failed(Failure::new(FailureCode::Malformed, libc::EIO, message)));
+    }
+    Ok(link)
+}
+
+/// No more addresses than the wire allows: a program may try them one by one.
+fn few(mut found: conversation::Resolved) -> conversation::Resolved {
+    found.addresses.truncate(ADDRESSES);
+    found
 }
 
 fn told<T>(result: Result<T, LinkError>) -> Answer<T> {

@@ -11,6 +11,7 @@ use std::{
 use bytes::Bytes;
 use mirrord_protocol::{
     control::{CloseCode, Rights},
+    limits::TEXT_BYTES,
     reply::{Failure, FailureCode, Pong, Reply},
     request::Request,
 };
@@ -159,7 +160,7 @@ impl Tunnel {
     /// [`AskError::Failed`].
     pub fn decode<T: DeserializeOwned>(&self, frame: &Frame) -> Result<T, AskError> {
         match frame.decode::<Reply<T>>() {
-            Ok(reply) => reply.into_result().map_err(AskError::Failed),
+            Ok(reply) => reply.into_result().map_err(|failure| AskError::Failed(bounded(failure))),
             Err(error) => {
                 let message = format!("pod {} answered what makes no sense: {error}", self.pod);
                 Err(AskError::Failed(Failure::new(FailureCode::Malformed, libc::EIO, message)))
@@ -207,6 +208,12 @@ impl Tunnel {
             }
         }
     }
+}
+
+/// A sentence is no longer than the wire's bound, whoever sent it.
+fn bounded(mut failure: Failure) -> Failure {
+    failure.message.truncate(failure.message.floor_char_boundary(TEXT_BYTES));
+    failure
 }
 
 fn end(error: &ConnectionError) -> End {

@@ -5,7 +5,7 @@ use std::{
     io::{IoSliceMut, Read, Write},
     mem::MaybeUninit,
     os::{fd::OwnedFd, unix::net::UnixStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -100,12 +100,7 @@ impl Proxy {
     }
 
     pub(crate) fn layer(&self) -> Layer {
-        let mut layer = Layer(UnixStream::connect(&self.socket).unwrap());
-        layer.0.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let hello = Ask::Hello(Hello { version: 9, pid: std::process::id(), program: "test".to_owned() });
-        let welcome: Welcome = layer.ok(&hello);
-        assert_eq!(welcome.version, conversation::VERSION);
-        layer
+        Layer::at(&self.socket)
     }
 
     /// Requests sent so far.
@@ -118,6 +113,22 @@ impl Proxy {
 pub(crate) struct Layer(UnixStream);
 
 impl Layer {
+    /// At a proxy's door.
+    pub(crate) fn at(socket: &Path) -> Self {
+        let mut layer = Self(UnixStream::connect(socket).unwrap());
+        layer.0.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let hello = Ask::Hello(Hello { version: 9, pid: std::process::id(), program: "test".to_owned() });
+        let welcome: Welcome = layer.ok(&hello);
+        assert_eq!(welcome.version, conversation::VERSION);
+        layer
+    }
+
+    /// Waits longer for what takes long on a busy machine.
+    pub(crate) fn patient(self) -> Self {
+        self.0.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        self
+    }
+
     pub(crate) fn ask<T: DeserializeOwned>(&mut self, ask: &Ask) -> (Answer<T>, Option<OwnedFd>) {
         self.0.write_all(&conversation::encode(ask).unwrap()).unwrap();
         let mut prefix = [0; PREFIX_BYTES];

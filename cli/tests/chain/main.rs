@@ -5,6 +5,7 @@ mod api_server;
 mod command;
 mod conversation;
 mod faults;
+mod hostile;
 mod in_place;
 mod layer;
 mod sidecar;

@@ -37,6 +37,18 @@ pub(crate) struct World {
     pub(crate) environment: Vec<u8>,
     /// Close each connection with this instead of answering Hello.
     pub(crate) refuse: Option<CloseCode>,
+    /// And with these words.
+    pub(crate) reason: String,
+    /// What it answers instead, by the path or name that was asked about.
+    pub(crate) tricks: BTreeMap<String, Trick>,
+}
+
+/// Bytes on a stream, in place of an answer.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Trick {
+    pub(crate) first: Vec<u8>,
+    /// Then these, over and over, until nobody listens.
+    pub(crate) again: Vec<u8>,
 }
 
 pub(crate) struct Sidecar {
@@ -132,7 +144,7 @@ async fn serve(endpoint: Endpoint, world: Arc<World>, connections: Arc<Mutex<Vec
         tokio::spawn(async move {
             let Ok(connection) = incoming.await else { return };
             if let Some(code) = world.refuse {
-                return connection.close(VarInt::from_u32(code.number()), b"");
+                return connection.close(VarInt::from_u32(code.number()), world.reason.as_bytes());
             }
             connections.lock().unwrap().push(connection.clone());
             let Ok((mut send, mut receive)) = connection.accept_bi().await else { return };
@@ -154,7 +166,11 @@ async fn serve(endpoint: Endpoint, world: Arc<World>, connections: Arc<Mutex<Vec
 
 async fn answer(world: Arc<World>, mut send: SendStream, mut receive: RecvStream) {
     let Ok(frame) = framing::expect(&mut receive).await else { return };
-    match Request::decode(&frame.header).unwrap() {
+    let request = Request::decode(&frame.header).unwrap();
+    if let Some(trick) = trick(&world, &request) {
+        return play(trick, &mut send).await;
+    }
+    match request {
         Request::Environment {} => {
             ok(&mut send, Environment { view: View::Twin }, &world.environment).await;
         }
@@ -179,6 +195,26 @@ async fn answer(world: Arc<World>, mut send: SendStream, mut receive: RecvStream
         }
         Request::Ping {} => ok(&mut send, Pong {}, &[]).await,
     }
+}
+
+fn trick<'a>(world: &'a World, request: &Request) -> Option<&'a Trick> {
+    let asked = match request {
+        Request::Open(open) => open.path.to_string(),
+        Request::Stat(stat) => stat.path.to_string(),
+        Request::List(list) => list.path.to_string(),
+        Request::ReadLink(link) => link.path.to_string(),
+        Request::Resolve(resolve) => resolve.name.clone(),
+        Request::Environment {} | Request::Connect(_) | Request::Ping {} => return None,
+    };
+    world.tricks.get(&asked)
+}
+
+async fn play(trick: &Trick, send: &mut SendStream) {
+    let mut written = send.write_all(&trick.first).await;
+    while written.is_ok() && !trick.again.is_empty() {
+        written = send.write_all(&trick.again).await;
+    }
+    let _ = send.finish();
 }
 
 async fn ok<T: Serialize>(send: &mut SendStream, value: T, tail: &[u8]) {
@@ -268,6 +304,16 @@ async fn relay(socket: TcpStream, mut send: SendStream, mut receive: RecvStream)
 impl World {
     pub(crate) fn with_file(mut self, path: &str, content: impl Into<Vec<u8>>) -> Self {
         self.files.insert(path.to_owned(), content.into());
+        self
+    }
+
+    pub(crate) fn with_trick(
+        mut self,
+        asked: &str,
+        first: impl Into<Vec<u8>>,
+        again: impl Into<Vec<u8>>,
+    ) -> Self {
+        self.tricks.insert(asked.to_owned(), Trick { first: first.into(), again: again.into() });
         self
     }
 }

@@ -7,6 +7,8 @@
 //! | [`refusals`] | who asks for what isn't there or isn't theirs gets a sentence that helps |
 //! | [`faults`] | every part may die: what happens then is soon, clear and never worse than without us |
 //! | [`forgery`] | answers of the webhook are no authority |
+//! | [`hostile`] | the application beside a twin, and other users of a developer's machine, get nothing of it |
+//! | [`neighbours`] | other users of the cluster get nothing of a session |
 //! | [`rights`] | what our ServiceAccounts may do, all of it |
 //! | [`chart`] | the chart is well-formed and refuses unknown values |
 #![forbid(unsafe_code)]
@@ -15,6 +17,8 @@ mod chart;
 mod exec;
 mod faults;
 mod forgery;
+mod hostile;
 mod injection;
+mod neighbours;
 mod refusals;
 mod rights;

@@ -18,6 +18,7 @@
 //! | [`conversation`] | what layer and proxy say to each other (both ends use it) |
 //! | [`listing`] | how a remote folder's entries lie in its descriptor (both ends use it) |
 //! | [`program`] | which programs a preload front can enter, and the message for those it can't |
+//! | [`text`] | text from elsewhere, as it may be shown on a terminal |
 //! | [`sys`] | the kernel's calls that the layer itself makes |
 
 pub mod conversation;
@@ -36,3 +37,4 @@ pub mod rules;
 pub mod settings;
 pub mod streams;
 pub mod sys;
+pub mod text;

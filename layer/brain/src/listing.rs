@@ -27,39 +27,74 @@ pub struct Record<'a> {
     pub next: usize,
 }
 
-/// Writes a listing; for the proxy's end.
+/// Writes a listing, part by part; for the proxy's end.
+#[derive(Debug)]
+pub struct Encoder {
+    bytes: Vec<u8>,
+    /// Bytes of the parts before.
+    taken: usize,
+}
+
+impl Encoder {
+    /// Begins with the folder itself and the one above.
+    #[must_use]
+    pub fn new(folder: &Attributes, parent_ino: u64) -> Self {
+        let mut encoder = Self { bytes: Vec::new(), taken: 0 };
+        encoder.push(folder.ino, libc::DT_DIR, b".");
+        encoder.push(parent_ino, libc::DT_DIR, b"..");
+        encoder
+    }
+
+    /// Adds entries, but for those that no kernel would give: a program could take them for paths.
+    pub fn add(&mut self, entries: &[Entry]) {
+        for Entry { name, attributes } in entries {
+            let never = [&b"."[..], b".."].contains(&name.as_slice());
+            if never
+                || name.is_empty()
+                || name.len() > NAME_BYTES
+                || name.contains(&0)
+                || name.contains(&b'/')
+            {
+                continue;
+            }
+            let (ino, kind) = attributes.map_or((0, libc::DT_UNKNOWN), |found| (found.ino, kind(found.mode)));
+            // An inode of 0 means "deleted" to old readers of directories.
+            self.push(ino.max(1), kind, name);
+        }
+    }
+
+    /// What was added since the last call.
+    #[must_use]
+    pub fn take(&mut self) -> Vec<u8> {
+        self.taken += self.bytes.len();
+        std::mem::take(&mut self.bytes)
+    }
+
+    fn push(&mut self, ino: u64, kind: u8, name: &[u8]) {
+        let length = (NAME_OFFSET + name.len() + 1).next_multiple_of(8);
+        let end = self.bytes.len() + length;
+        let next = self.taken + end;
+        self.bytes.extend_from_slice(&ino.to_ne_bytes());
+        self.bytes.extend_from_slice(&i64::try_from(next).unwrap_or(i64::MAX).to_ne_bytes());
+        self.bytes.extend_from_slice(&u16::try_from(length).unwrap_or(u16::MAX).to_ne_bytes());
+        self.bytes.push(kind);
+        self.bytes.extend_from_slice(name);
+        self.bytes.resize(end, 0);
+    }
+}
+
+/// Writes a whole listing.
 #[must_use]
 pub fn encode(folder: &Attributes, parent_ino: u64, entries: &[Entry]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(64 + entries.len() * 48);
-    push(&mut bytes, folder.ino, libc::DT_DIR, b".");
-    push(&mut bytes, parent_ino, libc::DT_DIR, b"..");
-    for entry in entries {
-        let (ino, kind) =
-            entry.attributes.map_or((0, libc::DT_UNKNOWN), |found| (found.ino, kind(found.mode)));
-        // An inode of 0 means "deleted" to old readers of directories.
-        push(&mut bytes, ino.max(1), kind, &entry.name);
-    }
-    bytes
+    let mut encoder = Encoder::new(folder, parent_ino);
+    encoder.add(entries);
+    encoder.take()
 }
 
 /// The `d_type` of a file's mode: the same bits, shifted (`IFTODT` of dirent.h).
 #[must_use]
 pub fn kind(mode: u32) -> u8 {
     u8::try_from((mode & libc::S_IFMT) >> 12).unwrap_or(libc::DT_UNKNOWN)
-}
-
-fn push(bytes: &mut Vec<u8>, ino: u64, kind: u8, name: &[u8]) {
-    if name.is_empty() || name.len() > NAME_BYTES || name.contains(&0) || name.contains(&b'/') {
-        return;
-    }
-    let length = (NAME_OFFSET + name.len() + 1).next_multiple_of(8);
-    let next = bytes.len() + length;
-    bytes.extend_from_slice(&ino.to_ne_bytes());
-    bytes.extend_from_slice(&i64::try_from(next).unwrap_or(i64::MAX).to_ne_bytes());
-    bytes.extend_from_slice(&u16::try_from(length).unwrap_or(u16::MAX).to_ne_bytes());
-    bytes.push(kind);
-    bytes.extend_from_slice(name);
-    bytes.resize(next, 0);
 }
 
 /// The record at a position; `None` at the end, or where no record begins.
@@ -114,9 +149,24 @@ mod tests {
 
     #[test]
     fn names_that_no_kernel_would_give_are_left_out() {
-        let entries =
-            [entry(b"a/b", 0), entry(&[b'x'; 256], 0), entry(b"", 0), entry(b"n\0", 0), entry(b"ok", 0)];
-        assert_eq!(read(&encode(&Attributes::default(), 1, &entries)).len(), 3);
+        let names: [&[u8]; 9] =
+            [b"a/b", b"/etc/passwd", b"../x", &[b'x'; 256], b"", b"n\0", b".", b"..", b"ok"];
+        let entries = names.map(|name| entry(name, 0));
+        let names: Vec<_> =
+            read(&encode(&Attributes::default(), 1, &entries)).into_iter().map(|it| it.0).collect();
+        assert_eq!(names, [&b"."[..], b"..", b"ok"]);
+    }
+
+    #[test]
+    fn parts_make_the_same_listing_as_the_whole() {
+        let entries = [entry(b"a", libc::S_IFREG), entry(b"bcdefghijk", libc::S_IFDIR), entry(b"l", 0)];
+        let mut encoder = Encoder::new(&Attributes::default(), 1);
+        let mut parts = Vec::new();
+        for entry in &entries {
+            encoder.add(std::slice::from_ref(entry));
+            parts.extend(encoder.take());
+        }
+        assert_eq!(parts, encode(&Attributes::default(), 1, &entries));
     }
 
     proptest! {

@@ -27,6 +27,7 @@ use crate::{
     conversation::{self, Answer, Ask, Done, Hello, Level, Log, Opened, VERSION, Welcome},
     descriptors::Identity,
     sys::{self, Errno},
+    text::printable,
 };
 
 /// Our descriptors are numbered from here, or from half of what the process may have.
@@ -221,7 +222,7 @@ impl Proxy {
     /// Says once per process what happened.
     fn ended(&self, reason: String) -> AskError {
         if !self.complained.swap(true, Ordering::Relaxed) {
-            sys::complain(&format!("mirrord: the session ended: {reason}\n"));
+            sys::complain(&format!("mirrord: the session ended: {}\n", printable(&reason)));
         }
         AskError::Ended(reason)
     }

@@ -22,13 +22,13 @@ use crate::{
 };
 
 /// Runs the rest of the arguments in a mount namespace of its own, after this script, whose `$0` is a folder.
-fn behind(script: &str, folder: &TempDir) -> Vec<String> {
+pub(crate) fn behind(script: &str, folder: &TempDir) -> Vec<String> {
     let script = format!("set -e; {script}; exec \"$@\"");
     let folder = folder.path().to_str().expect("UTF-8").to_owned();
     ["unshare", "--mount", "--map-root-user", "sh", "-c", &script, &folder].map(Into::into).into()
 }
 
-async fn session(sidecar: &Sidecar, key: &SelfSigned, features: &[Feature]) -> Session {
+pub(crate) async fn session(sidecar: &Sidecar, key: &SelfSigned, features: &[Feature]) -> Session {
     let control_plane = sidecar.booted().await;
     control_plane.announce(1, &[(key, features)]).await;
     let mut session = sidecar.session(key, features).await;

@@ -3,7 +3,7 @@
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr, UdpSocket},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -81,7 +81,7 @@ impl Sidecar {
             .env_clear()
             .envs(variables.iter().copied())
             .envs(search)
-            .stderr(Stdio::null())
+            .stderr(fs::File::create(folder.path().join("log")).expect("made"))
             .spawn()
             .expect("started");
         Self {
@@ -92,6 +92,11 @@ impl Sidecar {
             gate: GateKey::new(&[5; 32]).expect("32 octets"),
             route: RouteId::of(POD_UID, CONTAINER),
         }
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).expect("readable")
     }
 
     /// Ends the agent as kubelet does, and waits for it.
@@ -169,7 +174,11 @@ impl Sidecar {
 
 type Dialled = (Endpoint, Connection);
 
-async fn dial(config: quinn::ClientConfig, to: SocketAddr, name: &str) -> Result<Dialled, ConnectionError> {
+pub(crate) async fn dial(
+    config: quinn::ClientConfig,
+    to: SocketAddr,
+    name: &str,
+) -> Result<Dialled, ConnectionError> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("bound");
     let endpoint = Endpoint::new(
         setup::endpoint(None, &[1; 32]),

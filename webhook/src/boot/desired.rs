@@ -15,7 +15,7 @@ use mirrord_certs::{KeyHash, UnixTime};
 use mirrord_protocol::{boot::Announcement, limits, route::RouteId};
 use mirrord_session::{Session, SessionPod, SessionStatus, session_name};
 
-use crate::certificates::bundle::Configuration;
+use crate::{certificates::bundle::Configuration, sessions::crowd::Crowd};
 
 /// How much of a creator's name sidecars are told: for their logs.
 const CREATOR_BYTES: usize = 128;
@@ -55,6 +55,8 @@ pub struct Rules {
     pub configuration: Configuration,
     /// How long an expired Session is kept, in seconds.
     pub grace: u64,
+    /// How many of one user's Sessions in a namespace count: the oldest.
+    pub per_user: usize,
 }
 
 /// The stored Sessions, as far as they were seen.
@@ -98,16 +100,19 @@ impl Desired {
     #[must_use]
     pub fn twins(&self, now: UnixTime, rules: Rules) -> BTreeMap<RouteId, (Twin, Vec<Announcement>)> {
         let mut twins: BTreeMap<RouteId, (Twin, Vec<Announcement>)> = BTreeMap::new();
-        let mut live: Vec<_> =
-            self.sessions.values().filter(|session| !is_over(session, now, rules)).collect();
+        let mut live: Vec<_> = self.live(now, rules).collect();
         // A sidecar takes so many and no more: those that came first stay, whoever creates how many.
         live.sort_by_key(|session| {
             let created = session.metadata.creation_timestamp.as_ref().map(|time| time.0);
             (created, session.metadata.name.clone())
         });
+        let mut crowd = Crowd::default();
         for session in live {
             let Some((status, announcement)) = announcement(session) else { continue };
             let namespace = session.namespace().unwrap_or_default();
+            if crowd.join(&namespace, &status.creator) > rules.per_user {
+                continue;
+            }
             for twin in status.pods.iter().filter_map(|pod| twin(pod, &status.container, &namespace)) {
                 twins.entry(twin.route).or_insert_with(|| (twin, Vec::new())).1.push(announcement.clone());
             }
@@ -116,6 +121,22 @@ impl Desired {
             announcements.truncate(limits::SESSIONS);
         }
         twins
+    }
+
+    /// How many Sessions each user has.
+    #[must_use]
+    pub fn crowd(&self, now: UnixTime, rules: Rules) -> Crowd {
+        let mut crowd = Crowd::default();
+        for session in self.live(now, rules) {
+            if let Some(status) = &session.status {
+                crowd.join(session.metadata.namespace.as_deref().unwrap_or_default(), &status.creator);
+            }
+        }
+        crowd
+    }
+
+    fn live(&self, now: UnixTime, rules: Rules) -> impl Iterator<Item = &Session> {
+        self.sessions.values().filter(move |session| !is_over(session, now, rules))
     }
 
     /// The Sessions that are over and can be deleted.
@@ -189,8 +210,11 @@ mod tests {
 
     use super::*;
 
-    const RULES: Rules =
-        Rules { configuration: Configuration { agrees: true, created: Some(1_000) }, grace: 600 };
+    const RULES: Rules = Rules {
+        configuration: Configuration { agrees: true, created: Some(1_000) },
+        grace: 600,
+        per_user: limits::SESSIONS,
+    };
 
     fn session(version: u64, pods: &[&str]) -> Session {
         let key = SelfSigned::generate().unwrap().public_key();
@@ -285,6 +309,35 @@ mod tests {
         desired.apply(Change::Listed(vec![ending], 5));
         assert!(desired.twins(3_700, RULES).is_empty());
         assert!(desired.garbage(9_000, RULES).is_empty(), "it is being deleted already");
+    }
+
+    #[test]
+    fn of_one_users_sessions_only_the_oldest_count_and_others_have_room() {
+        let rules = Rules { per_user: 2, ..RULES };
+        let mut sessions: Vec<Session> = (0..3).map(|_| session(5, &["a"])).collect();
+        sessions[1].metadata.creation_timestamp =
+            Some(serde_json::from_value(json!("1970-01-01T01:00:01Z")).unwrap());
+        sessions[1].status.as_mut().unwrap().expires_at = 4_001;
+        let mut others = session(5, &["a"]);
+        others.metadata.creation_timestamp =
+            Some(serde_json::from_value(json!("1970-01-01T01:00:02Z")).unwrap());
+        others.status.as_mut().unwrap().creator.username = "bob".into();
+        others.status.as_mut().unwrap().expires_at = 4_002;
+        let first = sessions[0].clone();
+        let mut desired = Desired::default();
+        desired.apply(Change::Listed(sessions.into_iter().chain([others]).collect(), 5));
+        let told = |desired: &Desired| -> Vec<u64> {
+            let twins = desired.twins(3_700, rules);
+            twins[&RouteId::of("a", "app")].1.iter().map(|announcement| announcement.expires_at).collect()
+        };
+        assert_eq!(told(&desired), [4_000, 4_000, 4_002], "the youngest of the crowd is left out");
+        let creator = first.status.as_ref().unwrap().creator.clone();
+        assert!(
+            desired.crowd(3_700, rules).room("shop", &creator, 3).is_err(),
+            "all that are stored are counted"
+        );
+        desired.apply(Change::Gone(Box::new(first)));
+        assert_eq!(told(&desired), [4_000, 4_001, 4_002], "and moves up");
     }
 
     #[test]

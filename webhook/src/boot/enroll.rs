@@ -30,8 +30,8 @@ pub enum EnrollError {
     /// It could not be asked.
     #[error("{0}")]
     Channel(#[from] ChannelError),
-    /// Its token is no text.
-    #[error("its token is no token")]
+    /// It shows no token, or one that is no text.
+    #[error("it shows no token")]
     NoToken,
     /// Its CSR is none, or no certificate could be made.
     #[error("certificate: {0}")]
@@ -85,6 +85,9 @@ impl Enroller {
             return Err(EnrollError::OtherKey);
         }
         let token = String::from_utf8(token.into()).map_err(|_| EnrollError::NoToken)?;
+        if token.trim().is_empty() {
+            return Err(EnrollError::NoToken);
+        }
         check(self.review(token).await?.as_ref(), twin)?;
         let leaf = self.authority.sidecar(&csr, twin.route, clock::now(), CERTIFICATE_LIFETIME)?;
         let install = Install {

@@ -43,7 +43,11 @@ use self::{
     enroll::Enroller,
     tend::{Hub, Order, Tending},
 };
-use crate::{certificates::bundle::Configuration, clock, sessions::sidecars::Serving};
+use crate::{
+    certificates::bundle::Configuration,
+    clock,
+    sessions::{crowd::Crowd, sidecars::Serving},
+};
 
 /// How often time itself is looked at: for expiry, and what is left to delete.
 const TICK: Duration = Duration::from_secs(20);
@@ -75,12 +79,22 @@ impl Prepare {
     }
 }
 
+/// Which stored Sessions are told about, besides that our admission was in force.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// How long an expired Session is kept, in seconds.
+    pub grace: u64,
+    /// How many of one user's Sessions in a namespace count.
+    pub per_user: usize,
+}
+
 /// The part of the control plane that tells sidecars.
 pub struct Boot {
     client: Client,
     hub: Arc<Hub>,
     configuration: state::Receiver<Configuration>,
-    grace: u64,
+    bounds: Bounds,
+    crowd_tx: state::Sender<Crowd>,
     prepared_rx: mpsc::Receiver<Twin>,
     desired: Desired,
     told: HashMap<RouteId, Told>,
@@ -100,20 +114,27 @@ impl Boot {
         enroller: Enroller,
         endpoint: Endpoint,
         configuration: state::Receiver<Configuration>,
-        grace: u64,
+        bounds: Bounds,
     ) -> (Self, Prepare) {
         let (twin_tx, prepared_rx) = mpsc::channel(PREPARED);
         let boot = Self {
             client: enroller.client.clone(),
             hub: Arc::new(Hub { endpoint, enroller }),
             configuration,
-            grace,
+            bounds,
+            crowd_tx: state::Sender::default(),
             prepared_rx,
             desired: Desired::default(),
             told: HashMap::new(),
             tasks: JoinSet::new(),
         };
         (boot, Prepare { twin_tx })
+    }
+
+    /// How many Sessions each user has, kept up to date while it runs.
+    #[must_use]
+    pub fn crowd(&self) -> state::Receiver<Crowd> {
+        self.crowd_tx.subscribe()
     }
 
     /// Follows the stored Sessions and tells sidecars, for ever.
@@ -142,12 +163,14 @@ impl Boot {
     }
 
     fn rules(&self) -> Rules {
-        Rules { configuration: *self.configuration.borrow(), grace: self.grace }
+        let Bounds { grace, per_user } = self.bounds;
+        Rules { configuration: *self.configuration.borrow(), grace, per_user }
     }
 
     /// Gives each sidecar its order, where that has changed.
     fn reconcile(&mut self) {
         let mut wanted = self.desired.twins(clock::now(), self.rules());
+        self.crowd_tx.send_replace(self.desired.crowd(clock::now(), self.rules()));
         let revision = self.desired.revision();
         for (route, told) in &self.told {
             let sessions = wanted.remove(route).map(|(_, sessions)| sessions).unwrap_or_default();

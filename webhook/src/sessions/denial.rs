@@ -9,6 +9,7 @@
 //! | `not_found` | 404 | no such workload, pod or container |
 //! | `no_sidecar` | 422 | it is there, but nothing of it can serve now |
 //! | `not_granted` | 403 | the caller lacks a feature that the session requires, or it is somebody else's session |
+//! | `too_many` | 403 | the caller has as many sessions here as one user may have |
 //! | `bad_session` | 422 | the Session itself makes no sense |
 //! | `unavailable` | 503 | a fault of ours or of the API server; try again |
 
@@ -25,6 +26,8 @@ pub enum DenialCode {
     NoSidecar,
     /// The caller lacks a right.
     NotGranted,
+    /// The caller has as many sessions as one user may have.
+    TooMany,
     /// The Session itself makes no sense.
     BadSession,
     /// A fault of ours or of the API server.
@@ -39,6 +42,7 @@ impl DenialCode {
             Self::NotFound => "not_found",
             Self::NoSidecar => "no_sidecar",
             Self::NotGranted => "not_granted",
+            Self::TooMany => "too_many",
             Self::BadSession => "bad_session",
             Self::Unavailable => "unavailable",
         }
@@ -48,7 +52,8 @@ impl DenialCode {
         match self {
             Self::NotFound => (404, "NotFound"),
             Self::NoSidecar => (422, "NoSidecar"),
-            Self::NotGranted => (403, "Forbidden"),
+            // As a ResourceQuota does.
+            Self::NotGranted | Self::TooMany => (403, "Forbidden"),
             Self::BadSession => (422, "BadSession"),
             Self::Unavailable => (503, "ServiceUnavailable"),
         }

@@ -11,10 +11,12 @@
 //! | [`lookup`] | target → top-level workload and pods |
 //! | [`sidecars`] | which pods can serve |
 //! | [`grants`] | what the caller may do |
+//! | [`crowd`] | how many sessions one user may have |
 //! | [`ingress`] | where clients reach the ingress |
 //! | [`listing`] | targets that the caller may use |
 //! | [`denial`], [`explain`] | refusals and what they say |
 
+pub mod crowd;
 pub mod denial;
 pub mod explain;
 pub mod grants;
@@ -35,6 +37,7 @@ use mirrord_session::{INJECT_LABEL, SessionPod, SessionStatus};
 use tokio::sync::watch;
 
 use self::{
+    crowd::Crowd,
     denial::{Denial, DenialCode},
     grants::Grants,
     lookup::{Lookup, Workload},
@@ -72,6 +75,10 @@ pub struct Sessions {
     pub ingress: watch::Receiver<Option<Arc<str>>>,
     /// Whether Sessions of this moment will be trusted when they are read back.
     pub configuration: watch::Receiver<Configuration>,
+    /// How many sessions there are, as far as this replica has seen.
+    pub crowd: watch::Receiver<Crowd>,
+    /// How many sessions one user may have in a namespace.
+    pub per_user: usize,
     /// Wakes sidecars up while the answer is still on its way.
     pub prepare: Prepare,
 }
@@ -117,12 +124,10 @@ impl Sessions {
                         "mirrord was installed this very moment: try again in a few seconds",
                     ));
                 }
+                let creator = wish::creator(&request.user);
+                self.crowd.borrow().room(&request.namespace, &creator, self.per_user)?;
                 let deadline = now + self.lifetimes.deadline;
-                let fresh = SessionStatus {
-                    creator: wish::creator(&request.user),
-                    deadline,
-                    ..SessionStatus::default()
-                };
+                let fresh = SessionStatus { creator, deadline, ..SessionStatus::default() };
                 self.admit(request, &wish, fresh, now).await?
             }
             Operation::Update { old, new } => match wish::update(&request.user, old, new, now)? {

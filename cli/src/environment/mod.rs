@@ -3,6 +3,10 @@
 //! Some variables describe this machine and stay local unless asked for; others would make a pod run code here, and
 //! are never taken. Both kinds are in one table, [`LOCAL`], with their reasons. Pure: environments come in as lists.
 
+mod local;
+
+pub use local::{LOCAL, Local};
+
 use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
@@ -25,199 +29,13 @@ pub struct Rules {
     pub unset: Vec<String>,
 }
 
-/// Variables that aren't taken from a pod.
-#[derive(Clone, Copy, Debug)]
-pub struct Local {
-    /// Names; `*` stands for any characters.
-    pub names: &'static [&'static str],
-    /// Not even where they are included by name.
-    pub never: bool,
-    /// Why.
-    pub reason: &'static str,
-}
-
-const fn never(names: &'static [&'static str], reason: &'static str) -> Local {
-    Local { names, never: true, reason }
-}
-
-const fn local(names: &'static [&'static str], reason: &'static str) -> Local {
-    Local { names, never: false, reason }
-}
-
-/// The table.
-pub const LOCAL: &[Local] = &[
-    never(&["MIRRORD_*"], "mirrord's own"),
-    never(&["PATH"], "names the folders that programs are run from"),
-    never(
-        &["LD_*", "GCONV_PATH", "LOCPATH", "GLIBC_TUNABLES"],
-        "the dynamic linker and glibc load code by them",
-    ),
-    never(
-        &["OPENSSL_CONF", "OPENSSL_ENGINES", "OPENSSL_MODULES", "GTK_MODULES", "QT_PLUGIN_PATH"],
-        "libraries load modules by them",
-    ),
-    never(
-        &[
-            "BASH_ENV",
-            "ENV",
-            "BASH_FUNC_*",
-            "PROMPT_COMMAND",
-            "PS0",
-            "PS1",
-            "PS2",
-            "PS4",
-            "IFS",
-            "SHELLOPTS",
-            "BASHOPTS",
-            "ZDOTDIR",
-        ],
-        "shells run or split text by them",
-    ),
-    never(
-        &[
-            "PYTHONHOME",
-            "PYTHONPATH",
-            "PYTHONSTARTUP",
-            "PYTHONBREAKPOINT",
-            "PYTHONWARNINGS",
-            "PYTHONEXECUTABLE",
-            "PYTHONUSERBASE",
-            "PYTHONPLATLIBDIR",
-            "PYTHONPYCACHEPREFIX",
-            "PYTHONINSPECT",
-            "PYTEST_*",
-        ],
-        "Python imports code by them",
-    ),
-    never(&["NODE_OPTIONS", "NODE_PATH", "NPM_CONFIG_*", "npm_config_*"], "Node.js loads code by them"),
-    never(
-        &[
-            "JAVA_TOOL_OPTIONS",
-            "JDK_JAVA_OPTIONS",
-            "_JAVA_OPTIONS",
-            "*_JAVA_OPTIONS",
-            "CLASSPATH",
-            "MAVEN_OPTS",
-            "MAVEN_ARGS",
-            "GRADLE_OPTS",
-        ],
-        "Java loads agents and classes by them",
-    ),
-    never(&["PERL5OPT", "PERL5LIB", "PERLLIB", "PERL5DB"], "Perl loads code by them"),
-    never(&["RUBYOPT", "RUBYLIB", "GEM_*", "BUNDLE_*"], "Ruby loads code by them"),
-    never(
-        &[
-            "DOTNET_STARTUP_HOOKS",
-            "DOTNET_ADDITIONAL_DEPS",
-            "DOTNET_GCName",
-            "DOTNET_GCPath",
-            "CORECLR_*",
-            "COR_*",
-        ],
-        ".NET loads code by them",
-    ),
-    never(
-        &[
-            "PHPRC",
-            "PHP_INI_SCAN_DIR",
-            "LUA_INIT*",
-            "LUA_PATH*",
-            "LUA_CPATH*",
-            "ERL_*",
-            "ELIXIR_ERL_OPTIONS",
-            "R_PROFILE*",
-            "R_ENVIRON*",
-            "R_LIBS*",
-        ],
-        "other languages load code by them",
-    ),
-    never(&["GIT_*"], "git runs commands by them"),
-    never(
-        &[
-            "EDITOR",
-            "VISUAL",
-            "PAGER",
-            "*_PAGER",
-            "MANPAGER",
-            "BROWSER",
-            "LESSOPEN",
-            "LESSCLOSE",
-            "SHELL",
-            "SSH_ASKPASS",
-            "SUDO_ASKPASS",
-            "VIMINIT",
-            "EXINIT",
-            "HGRCPATH",
-        ],
-        "name commands that tools run",
-    ),
-    never(
-        &[
-            "CC",
-            "CXX",
-            "MAKEFLAGS",
-            "GNUMAKEFLAGS",
-            "MAKEFILES",
-            "GOFLAGS",
-            "CARGO_*",
-            "TAR_OPTIONS",
-            "RSYNC_RSH",
-            "RUSTC",
-            "RUSTC_*",
-            "RUSTFLAGS",
-            "RUSTDOC",
-        ],
-        "build tools run commands by them",
-    ),
-    never(
-        &["KUBECONFIG", "AWS_CONFIG_FILE", "DOCKER_CONFIG"],
-        "these files name commands that give credentials",
-    ),
-    local(
-        &["HOME", "USER", "LOGNAME", "PWD", "OLDPWD", "SHLVL", "_"],
-        "who and where the user is on this machine",
-    ),
-    local(
-        &[
-            "TERM",
-            "TERMINFO",
-            "COLORTERM",
-            "COLUMNS",
-            "LINES",
-            "DISPLAY",
-            "WAYLAND_DISPLAY",
-            "XAUTHORITY",
-            "DBUS_*",
-        ],
-        "this terminal and desktop",
-    ),
-    local(&["LANG", "LANGUAGE", "LC_*"], "locales are those installed on this machine"),
-    local(&["TMPDIR", "TMP", "TEMP", "XDG_*"], "folders of this machine"),
-    local(&["SSH_*", "GPG_*"], "agents and connections of this machine"),
-    local(
-        &[
-            "JAVA_HOME",
-            "GOPATH",
-            "GOROOT",
-            "RUSTUP_HOME",
-            "DOTNET_ROOT",
-            "VIRTUAL_ENV",
-            "CONDA_*",
-            "NVM_*",
-            "PYENV_*",
-            "RBENV_*",
-        ],
-        "tool chains are those of this machine",
-    ),
-];
-
 impl Rules {
     /// Whether a variable of the pod is taken.
     #[must_use]
     pub fn takes(&self, name: &OsStr) -> bool {
         let name = name.as_bytes();
         let asked = self.include.as_ref().map(|names| fits_any(names, name));
-        match LOCAL.iter().find(|rule| fits_any(rule.names, name)) {
+        match LOCAL.iter().find(|rule| rule.fits(name)) {
             Some(Local { never: true, .. }) => false,
             // Included by its name, not only by a `*`.
             Some(_) => self.include.iter().flatten().any(|asked| asked.as_bytes() == name),
@@ -310,32 +128,37 @@ mod tests {
     #[test]
     fn a_pod_can_t_run_code_here_even_if_the_configuration_asks_for_it() {
         let dangerous = [
-            "LD_PRELOAD",
-            "LD_AUDIT",
-            "BASH_ENV",
-            "BASH_FUNC_ls%%",
-            "NODE_OPTIONS",
-            "PYTHONSTARTUP",
-            "GIT_SSH_COMMAND",
-            "JAVA_TOOL_OPTIONS",
-            "_JAVA_OPTIONS",
-            "PERL5OPT",
-            "RUBYOPT",
-            "EDITOR",
-            "PAGER",
-            "PATH",
-            "KUBECONFIG",
-            "MIRRORD_LAYER_FILE",
-            "PS4",
-            "IFS",
-            "DOTNET_STARTUP_HOOKS",
+            "LD_PRELOAD LD_AUDIT LD_LIBRARY_PATH GLIBC_TUNABLES GCONV_PATH MALLOC_TRACE SSLKEYLOGFILE OPENSSL_CONF",
+            "BASH_ENV ENV BASH_FUNC_ls%% PROMPT_COMMAND PROMPT_COMMANDS PS4 IFS SHELLOPTS ZDOTDIR fish_function_path",
+            "NODE_OPTIONS NODE_REPL_EXTERNAL_MODULE npm_config_script_shell Npm_Config_Node_Options",
+            "PYTHONSTARTUP PYTHONPATH PYTHONWARNINGS COVERAGE_PROCESS_START PIP_INDEX_URL pip_index_url",
+            "JAVA_TOOL_OPTIONS JDK_JAVA_OPTIONS JDK_JAVAC_OPTIONS _JAVA_OPTIONS OPENJ9_JAVA_OPTIONS JAVA_OPTS LOADER_PATH",
+            "PERL5OPT PERL5LIB RUBYOPT XDEBUG_CONFIG PHPRC LUA_INIT_5_4 ERL_FLAGS R_PROFILE_USER JULIA_LOAD_PATH",
+            "DOTNET_STARTUP_HOOKS dotnet_startup_hooks CORECLR_PROFILER_PATH aspnetcore_hostingstartupassemblies",
+            "GIT_SSH_COMMAND GIT_CONFIG_COUNT GIT_EXTERNAL_DIFF EDITOR KUBE_EDITOR PAGER SYSTEMD_PAGER LESS LESSOPEN",
+            "PSQLRC CURL_HOME WGETRC TAR_OPTIONS RSYNC_RSH MAKEFLAGS CONFIG_SITE GOFLAGS GOAUTH RUSTC_WRAPPER",
+            "KUBECONFIG AWS_CONFIG_FILE AWS_SHARED_CREDENTIALS_FILE DOCKER_HOST HELM_PLUGINS PATH MIRRORD_LAYER_FILE",
         ];
+        let dangerous: Vec<&str> = dangerous.iter().flat_map(|line| line.split(' ')).collect();
         let everything = Rules {
             include: Some(dangerous.iter().map(|name| (*name).to_owned()).chain(["*".to_owned()]).collect()),
             ..Rules::default()
         };
         let pod: Variables = dangerous.iter().map(|name| (name.into(), "evil".into())).collect();
         assert_eq!(everything.merge(Variables::new(), pod), Variables::new());
+    }
+
+    #[test]
+    fn what_applications_are_configured_by_is_taken() {
+        let usual = [
+            "NODE_ENV PYTHONUNBUFFERED JAVA_VERSION SPRING_DATASOURCE_URL ASPNETCORE_URLS DOTNET_ENVIRONMENT RUST_LOG",
+            "GOMAXPROCS GODEBUG MIX_ENV RAILS_ENV DJANGO_SETTINGS_MODULE PGHOST PGPASSWORD DATABASE_URL VAULT_ADDR TZ",
+            "AWS_REGION AWS_WEB_IDENTITY_TOKEN_FILE GOOGLE_APPLICATION_CREDENTIALS HTTP_PROXY SSL_CERT_FILE env path",
+            "KUBERNETES_SERVICE_HOST OTEL_EXPORTER_OTLP_ENDPOINT LOG_LEVEL HOSTNAME UV_THREADPOOL_SIZE SASL_PASSWORD",
+        ];
+        for name in usual.iter().flat_map(|line| line.split(' ')) {
+            assert!(Rules::default().takes(OsStr::new(name)), "{name}");
+        }
     }
 
     #[test]
@@ -373,8 +196,9 @@ mod tests {
     #[test]
     fn no_name_stands_in_two_rows() {
         for (index, rule) in LOCAL.iter().enumerate() {
-            for name in rule.names {
-                assert!(!LOCAL[index + 1..].iter().any(|other| other.names.contains(name)), "{name}");
+            for name in rule.names() {
+                assert!(!LOCAL[index + 1..].iter().any(|other| other.names().any(|it| it == name)), "{name}");
+                assert!(!rule.any_case() || name.to_ascii_uppercase() == name, "{name}");
             }
         }
     }
