@@ -21,23 +21,27 @@ use super::{
 };
 
 /// A developer's machine, a cluster and a pod.
-struct Stage {
+pub(crate) struct Stage {
     folder: tempfile::TempDir,
-    api: ApiServer,
-    sidecar: Sidecar,
+    pub(crate) api: ApiServer,
+    pub(crate) sidecar: Sidecar,
 }
 
 impl Stage {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let environment = b"GREETING=from the pod\0PATH=/pod\0LD_PRELOAD=/evil.so\0HOSTNAME=pod-1\0".to_vec();
-        let sidecar = Sidecar::start("checkout-1", World { environment, ..World::default() });
+        Self::with(World { environment, ..World::default() })
+    }
+
+    pub(crate) fn with(world: World) -> Self {
+        let sidecar = Sidecar::start("checkout-1", world);
         let api = ApiServer::start(Answer::Status(Box::new(sidecar.status())));
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("kubeconfig"), api.kubeconfig()).unwrap();
         Self { folder, api, sidecar }
     }
 
-    fn mirrord(&self) -> Command {
+    pub(crate) fn mirrord(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mirrord"));
         command
             .env_clear()
@@ -51,13 +55,13 @@ impl Stage {
         command
     }
 
-    fn exec(&self, command: &[&str]) -> Command {
+    pub(crate) fn exec(&self, command: &[&str]) -> Command {
         let mut exec = self.mirrord();
         exec.args(["exec", "-t", "deployment/checkout", "--"]).args(command);
         exec
     }
 
-    fn sessions(&self) -> Value {
+    pub(crate) fn sessions(&self) -> Value {
         let output = self.mirrord().args(["session", "ls", "-o", "json"]).output().unwrap();
         serde_json::from_slice(&output.stdout).unwrap()
     }
@@ -86,7 +90,7 @@ fn library() -> PathBuf {
         .into()
 }
 
-fn text(output: &Output) -> (i32, String, String) {
+pub(crate) fn text(output: &Output) -> (i32, String, String) {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
 }

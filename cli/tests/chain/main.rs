@@ -7,4 +7,5 @@ mod conversation;
 mod faults;
 mod in_place;
 mod layer;
+mod reports;
 mod sidecar;
