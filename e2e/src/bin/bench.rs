@@ -13,11 +13,12 @@ use std::{
 
 use mirrord_e2e::{
     cluster::{checkout, cluster},
+    creation,
     developer::Developer,
     measure::{Against, Report, median, milliseconds},
     namespace::Namespace,
     relay::{self, Distance},
-    run::Run,
+    run::{Run, until},
     shop::{CHECKOUT, NAMESPACE, shop},
 };
 use serde_json::Value;
@@ -30,6 +31,7 @@ fn main() {
     sizes(&mut report);
     dormant(&mut report);
     admission(&mut report);
+    creation(&mut report);
     pod_start(&mut report);
     near(&mut report);
     far(&mut report);
@@ -79,7 +81,22 @@ fn dormant(report: &mut Report) {
     let threads = cluster().on_node(&["ls", &format!("/proc/{pid}/task")]).text().lines().count();
     report.add("dormant_sidecar_rss_kib", kibibytes("Rss:"), "kib", Against::Limit(1536.0));
     report.add("dormant_sidecar_anonymous_kib", kibibytes("Anonymous:"), "kib", Against::Limit(250.0));
+    let memory = memory_of(pod.expect("inventory runs"), running);
+    report.add("dormant_sidecar_working_set_kib", memory, "kib", Against::Nothing);
     report.add("dormant_sidecar_threads", threads as f64, "threads", Against::Limit(1.0));
+}
+
+/// What the kubelet charges a container with: its control group's memory but for file pages that can go. It looks every
+/// few seconds.
+fn memory_of(pod: &Value, status: &Value) -> f64 {
+    until(Duration::from_secs(60), "the kubelet to look", || {
+        let summary = cluster().run(&["get", "--raw", "/api/v1/nodes/node/proxy/stats/summary"]);
+        let summary: Value = serde_json::from_slice(&summary.stdout).ok()?;
+        let found =
+            summary["pods"].as_array()?.iter().find(|it| it["podRef"]["uid"] == pod["metadata"]["uid"])?;
+        let container = found["containers"].as_array()?.iter().find(|it| it["name"] == status["name"])?;
+        container["memory"]["workingSetBytes"].as_f64().map(|bytes| bytes / 1024.0)
+    })
 }
 
 /// Reviews on one kept-alive connection from inside the cluster; an empty request is the floor.
@@ -118,6 +135,15 @@ print(json.dumps([p50("POST", "/inject", review), p50("GET", "/nothing", None)])
     let [decided, floor]: [f64; 2] =
         serde_json::from_slice(&answer.stdout).expect("the script prints two numbers");
     report.add("admission_p50_us", decided, "us", Against::Baseline("empty request", floor));
+}
+
+/// What the API server takes for a pod's creation, with and without us: dry runs on one kept-alive connection.
+fn creation(report: &mut Report) {
+    let (with, without) =
+        (Namespace::opted_in("bench-create-with"), Namespace::plain("bench-create-without"));
+    let [with, without] = creation::p50([with.name(), without.name()]);
+    report.add("pod_create_injected_p50_ms", with, "ms", Against::Baseline("not injected", without));
+    report.add("pod_create_added_p50_ms", with - without, "ms", Against::Nothing);
 }
 
 fn pod_start(report: &mut Report) {

@@ -1,10 +1,10 @@
-//! The commonest kinds of pods, before and after. `BLESS=1 cargo test` rewrites what comes after.
+//! The kinds of pods, before and after. `BLESS=1 cargo test` rewrites what comes after.
 //!
 //! Beside `<kind>.pod.json`, as the webhook gets it, and `<kind>.patched.json`, as it leaves it, stands
 //! `<kind>.about.json` for those who send the pairs to a real API server.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     env, fs,
     path::{Path, PathBuf},
 };
@@ -13,7 +13,7 @@ use mirrord_webhook::injection::LimitRangeItem;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{Answered, patched, reviewed};
+use crate::{Answered, patched, pods::quality, reviewed};
 
 /// What one has to know of a golden.
 #[derive(Deserialize)]
@@ -31,9 +31,24 @@ pub(crate) struct About {
     /// Objects that have to be there, and what the image has to be like.
     #[serde(rename = "needs")]
     _needs: Vec<String>,
+    /// Files that a session reads as the application does.
+    #[serde(rename = "reads", default)]
+    _reads: Vec<String>,
+    /// Whose view a session gets: `live`, or why not: `isolated`, `capabilities`.
+    #[serde(rename = "view", default)]
+    _view: Option<String>,
+    /// `pod` where only the pod is labelled, not its namespace.
+    #[serde(rename = "opted_in", default)]
+    _opted_in: Option<String>,
+    /// `hard` of the namespace's ResourceQuota.
+    #[serde(rename = "quota", default)]
+    _quota: BTreeMap<String, String>,
     /// Items of the namespace's LimitRange.
     #[serde(default)]
     pub(crate) limit_ranges: Vec<LimitRangeItem>,
+    /// Resources of which an autoscaler computes the utilisation.
+    #[serde(default)]
+    autoscaled_on: Vec<String>,
 }
 
 pub(crate) struct Golden {
@@ -93,6 +108,49 @@ fn every_file_belongs_to_a_golden() {
     for Golden { kind, about, .. } in &goldens {
         assert!(["restricted", "baseline", "privileged"].contains(&about.level.as_str()), "{kind}");
     }
+}
+
+/// The pods of the goldens that are injected, before and after.
+fn injected() -> impl Iterator<Item = (Golden, Value)> {
+    goldens().into_iter().filter_map(|golden| {
+        let patch = reviewed(&golden.pod, &golden.about.limit_ranges).patch?;
+        let after = patched(&golden.pod, &patch);
+        Some((golden, after))
+    })
+}
+
+#[test]
+fn every_kind_keeps_its_quality_of_service() {
+    let mut met = BTreeSet::new();
+    for (Golden { kind, pod, .. }, after) in injected() {
+        assert_eq!(quality(&after), quality(&pod), "{kind}");
+        met.insert(quality(&pod));
+    }
+    assert_eq!(met, BTreeSet::from(["BestEffort", "Burstable", "Guaranteed"]));
+}
+
+#[test]
+fn an_autoscaler_finds_a_request_in_every_container_that_runs() {
+    // Without one it can't compute a utilisation, and scales no more (calculatePodRequests in
+    // k8s.io/kubernetes/pkg/controller/podautoscaler/replica_calculator.go).
+    let mut met = 0;
+    for (Golden { kind, about, .. }, after) in injected() {
+        let spec = &after["spec"];
+        let init = spec["initContainers"].as_array().unwrap().iter();
+        let running =
+            init.filter(|it| it["restartPolicy"] == "Always").chain(spec["containers"].as_array().unwrap());
+        for container in running {
+            for resource in &about.autoscaled_on {
+                assert!(
+                    container["resources"]["requests"][resource].is_string(),
+                    "{kind}: {}",
+                    container["name"]
+                );
+                met += 1;
+            }
+        }
+    }
+    assert!(met >= 3, "a golden is autoscaled");
 }
 
 #[test]

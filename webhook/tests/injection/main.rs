@@ -1,6 +1,7 @@
 //! The injection as the API server sees it: a review in, an answer out, the answer's patch applied.
 
 mod goldens;
+mod pods;
 mod properties;
 mod reviews;
 mod speed;
