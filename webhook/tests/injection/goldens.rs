@@ -19,15 +19,13 @@ use crate::{Answered, patched, pods::quality, reviewed};
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct About {
-    #[serde(rename = "about")]
-    _about: String,
+    pub(crate) about: String,
     /// The strictest level of Pod Security that admits the pod, before and after.
     pub(crate) level: String,
     /// `injected`, or the label of the reason why not.
     pub(crate) outcome: String,
     /// Whether a node without preparation can run the pod, its image replaced and its needs met.
-    #[serde(rename = "start")]
-    _start: bool,
+    pub(crate) start: bool,
     /// Objects that have to be there, and what the image has to be like.
     #[serde(rename = "needs")]
     _needs: Vec<String>,
@@ -35,8 +33,7 @@ pub(crate) struct About {
     #[serde(rename = "reads", default)]
     _reads: Vec<String>,
     /// Whose view a session gets: `live`, or why not: `isolated`, `capabilities`.
-    #[serde(rename = "view", default)]
-    _view: Option<String>,
+    pub(crate) view: Option<String>,
     /// `pod` where only the pod is labelled, not its namespace.
     #[serde(rename = "opted_in", default)]
     _opted_in: Option<String>,

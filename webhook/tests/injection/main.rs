@@ -5,6 +5,7 @@ mod pods;
 mod properties;
 mod reviews;
 mod speed;
+mod support;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use mirrord_webhook::injection::{Authorities, LimitRangeItem, Limits, Reviewed, Settings, review};
