@@ -9,11 +9,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use mirrord_webhook::injection::LimitRangeItem;
+use mirrord_webhook::injection::{LimitRangeItem, Limits, Quota, quantity::Quantity};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{Answered, patched, pods::quality, reviewed};
+use crate::{Answered, patched, pods::quality, reviewed_within};
 
 /// What one has to know of a golden.
 #[derive(Deserialize)]
@@ -38,14 +38,22 @@ pub(crate) struct About {
     #[serde(rename = "opted_in", default)]
     _opted_in: Option<String>,
     /// `hard` of the namespace's ResourceQuota.
-    #[serde(rename = "quota", default)]
-    _quota: BTreeMap<String, String>,
+    #[serde(default)]
+    quota: BTreeMap<String, Quantity>,
     /// Items of the namespace's LimitRange.
     #[serde(default)]
-    pub(crate) limit_ranges: Vec<LimitRangeItem>,
+    limit_ranges: Vec<LimitRangeItem>,
     /// Resources of which an autoscaler computes the utilisation.
     #[serde(default)]
     autoscaled_on: Vec<String>,
+}
+
+impl About {
+    /// The bounds of the namespace, with nothing in it yet.
+    fn limits(&self) -> Limits {
+        let quota = Quota { hard: self.quota.clone(), ..Quota::default() };
+        Limits::of(&self.limit_ranges).left_by([&quota])
+    }
 }
 
 pub(crate) struct Golden {
@@ -82,7 +90,7 @@ pub(crate) fn goldens() -> Vec<Golden> {
 fn each_kind_of_pod_comes_out_as_its_golden_says() {
     let bless = env::var_os("BLESS").is_some();
     for Golden { kind, about, pod } in goldens() {
-        let Answered { label, patch, .. } = reviewed(&pod, &about.limit_ranges);
+        let Answered { label, patch, .. } = reviewed_within(&pod, about.limits());
         assert_eq!(label, about.outcome, "{kind}");
         let Some(patch) = patch else { continue };
         let after = patched(&pod, &patch);
@@ -110,7 +118,7 @@ fn every_file_belongs_to_a_golden() {
 /// The pods of the goldens that are injected, before and after.
 fn injected() -> impl Iterator<Item = (Golden, Value)> {
     goldens().into_iter().filter_map(|golden| {
-        let patch = reviewed(&golden.pod, &golden.about.limit_ranges).patch?;
+        let patch = reviewed_within(&golden.pod, golden.about.limits()).patch?;
         let after = patched(&golden.pod, &patch);
         Some((golden, after))
     })
@@ -153,7 +161,7 @@ fn an_autoscaler_finds_a_request_in_every_container_that_runs() {
 #[test]
 fn goldens_ask_for_nothing_that_restricted_forbids() {
     for Golden { kind, about, pod } in goldens() {
-        let Some(patch) = reviewed(&pod, &about.limit_ranges).patch else { continue };
+        let Some(patch) = reviewed_within(&pod, about.limits()).patch else { continue };
         let after = patched(&pod, &patch);
         let before = pod["spec"]["initContainers"].as_array().map_or(0, Vec::len);
         for container in &after["spec"]["initContainers"].as_array().unwrap()[before..] {

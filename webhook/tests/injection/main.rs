@@ -47,10 +47,14 @@ struct Answered {
 }
 
 fn reviewed(pod: &Value, limit_ranges: &[LimitRangeItem]) -> Answered {
+    reviewed_within(pod, Limits::of(limit_ranges))
+}
+
+fn reviewed_within(pod: &Value, limits: Limits) -> Answered {
     let body = serde_json::to_vec(&admission_review(pod)).unwrap();
     answered(&review(&body, &settings(), |namespace| {
         assert_eq!(namespace, "shop");
-        Limits::of(limit_ranges)
+        limits
     }))
 }
 
