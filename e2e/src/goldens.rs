@@ -4,6 +4,8 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    sync::LazyLock,
+    time::Duration,
 };
 
 use serde_json::{Value, json};
@@ -11,6 +13,7 @@ use serde_json::{Value, json};
 use crate::{
     cluster::{checkout, cluster},
     namespace::Namespace,
+    run::{Run, until},
     shop,
 };
 
@@ -125,6 +128,19 @@ impl Golden {
                     .apply(&json!({"apiVersion": "v1", "kind": kind, "metadata": metadata, "spec": spec}));
             }
         }
+        let exists = |what: &[&str], field: &str| {
+            let get = ["get", "--namespace", namespace.name(), "--output", field];
+            let found = Run::of(cluster().kubectl(&get).args(what));
+            (found.status.success() && !found.stdout.is_empty()).then_some(())
+        };
+        until(Duration::from_secs(20), "the namespace's ServiceAccount", || {
+            exists(&["serviceaccount", "default"], "name")
+        });
+        if !about["quota"].is_null() {
+            until(Duration::from_secs(20), "the quota to be counted", || {
+                exists(&["resourcequota", "golden"], "jsonpath={.status.hard}")
+            });
+        }
         namespace
     }
 
@@ -141,6 +157,12 @@ impl Golden {
         let image = self.image();
         for (list, first) in [("containers", true), ("initContainers", false)] {
             for container in pod["spec"][list].as_array_mut().into_iter().flatten() {
+                let ours = container["command"][0]
+                    .as_str()
+                    .is_some_and(|program| program.ends_with("mirrord-agent"));
+                if ours {
+                    continue;
+                }
                 let stays = first || container["restartPolicy"] == "Always";
                 container["image"] = image.clone().into();
                 container["imagePullPolicy"] = "IfNotPresent".into();
@@ -169,7 +191,8 @@ impl Golden {
                 return sample_image(name);
             }
         }
-        cluster().image_of("checkout", shop::NAMESPACE)
+        static CHECKOUT: LazyLock<String> = LazyLock::new(|| cluster().image_of("checkout", shop::NAMESPACE));
+        CHECKOUT.clone()
     }
 
     /// Who makes the pod: the controller of its kind, else itself. Pods of Deployments stand for themselves.

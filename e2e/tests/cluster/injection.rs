@@ -106,7 +106,7 @@ fn verdicts(goldens: &[Golden], namespace: &str, edit: impl Fn(&mut Value)) -> B
     }
     for golden in goldens.iter().filter(|golden| !verdicts.contains_key(&golden.kind)).collect::<Vec<_>>() {
         let name = format!("\"{}\"", golden.kind);
-        let line = answer.stderr.lines().find(|line| line.contains(&name));
+        let line = answer.stderr.lines().find(|line| line.contains(&name) && !line.starts_with("Warning"));
         let line = line.unwrap_or_else(|| panic!("nothing of {name}: {}", answer.story()));
         verdicts.insert(golden.kind.clone(), Verdict::Refused(line.to_owned()));
     }
