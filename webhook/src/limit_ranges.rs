@@ -87,7 +87,7 @@ impl<T: DeserializeOwned> ByNamespace<T> {
                 Ok(Event::Apply(object)) => put(&mut self.write(), &object, read(&object)),
                 Ok(Event::Delete(object)) => remove(&mut self.write(), &object),
                 Err(error) => {
-                    tracing::warn!(kind = %K::kind(&()), "namespaces' bounds can't be watched: {error}")
+                    tracing::warn!(kind = %K::kind(&()), "bounds of namespaces can't be watched: {error}");
                 }
             }
         }

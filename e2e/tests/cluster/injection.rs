@@ -64,7 +64,7 @@ fn every_kind_of_pod_is_admitted_or_refused_as_it_would_be_without_us() {
         });
         let with = verdicts(&all, namespace.name(), |_| ());
         let without = verdicts(&all, namespace.name(), |pod| {
-            pod["metadata"]["labels"]["mirrord.dev/inject"] = "disabled".into()
+            pod["metadata"]["labels"]["mirrord.dev/inject"] = "disabled".into();
         });
         for golden in &all {
             let (with, without) = (&with[&golden.kind], &without[&golden.kind]);

@@ -161,7 +161,7 @@ pub struct Condition {
     pub message: String,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+// By reference, as serde calls it.
 fn is_zero(number: &u32) -> bool {
     *number == 0
 }

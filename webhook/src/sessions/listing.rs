@@ -191,7 +191,8 @@ mod tests {
             "command": ["agent", "serve", "--container", "app", "--port", "4801"],
         }]);
         if shared == Some(true) {
-            pod["spec"]["initContainers"][0]["command"][6] = json!("--namespace-shared");
+            let command = pod["spec"]["initContainers"][0]["command"].as_array_mut().unwrap();
+            command.push(json!("--namespace-shared"));
         }
         serde_json::from_value(pod).unwrap()
     }

@@ -176,7 +176,7 @@ fn init_containers() -> impl Strategy<Value = Value> {
         container
     });
     (option::of(container("earlier")), option::of(native))
-        .prop_map(|(earlier, native)| earlier.into_iter().chain(native).collect::<Vec<_>>().into())
+        .prop_map(|(earlier, native)| Value::from(earlier.into_iter().chain(native).collect::<Vec<_>>()))
 }
 
 fn metadata() -> impl Strategy<Value = Value> {
