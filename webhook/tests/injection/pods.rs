@@ -1,5 +1,5 @@
 //! Pods of all kinds, for properties: with every feature that injection looks at, copies or steps around, also together
-//! where nobody would write them together.
+//! where nobody would write them together. Strategies are boxed: nested, they are too large for a test's stack.
 
 use mirrord_webhook::injection::LimitRangeItem;
 use proptest::{collection::vec, option, prelude::*, sample::select};
@@ -51,7 +51,7 @@ fn maybe<T: Clone + std::fmt::Debug + 'static>(all: Vec<T>) -> impl Strategy<Val
     option::of(select(all))
 }
 
-fn resources() -> impl Strategy<Value = Value> {
+fn resources() -> BoxedStrategy<Value> {
     let amounts = || {
         let amount = || maybe(vec!["10m", "1", "1000m", "1500m", "64Mi", "2Gi"]);
         (amount(), amount(), amount(), amount()).prop_map(|(cpu, memory, disk, device)| {
@@ -63,10 +63,12 @@ fn resources() -> impl Strategy<Value = Value> {
             ])
         })
     };
-    (amounts(), amounts(), any::<bool>()).prop_map(|(requests, limits, equal)| {
-        let requests = if equal { limits.clone() } else { requests };
-        json!({"requests": requests, "limits": limits})
-    })
+    (amounts(), amounts(), any::<bool>())
+        .prop_map(|(requests, limits, equal)| {
+            let requests = if equal { limits.clone() } else { requests };
+            json!({"requests": requests, "limits": limits})
+        })
+        .boxed()
 }
 
 /// Bounds of a namespace.
@@ -86,7 +88,7 @@ pub(crate) fn limit_ranges() -> impl Strategy<Value = Vec<LimitRangeItem>> {
     vec(item, 0..3)
 }
 
-fn environment() -> impl Strategy<Value = Value> {
+fn environment() -> BoxedStrategy<Value> {
     let field = |path: &str| json!({"fieldRef": {"fieldPath": path}});
     let from = select(vec![
         json!({"resourceFieldRef": {"resource": "limits.cpu"}}),
@@ -98,14 +100,16 @@ fn environment() -> impl Strategy<Value = Value> {
         json!({"configMapKeyRef": {"name": "c", "key": "k"}}),
         json!({"fileKeyRef": {"volumeName": "data", "path": "f", "key": "newer"}}),
     ]);
-    vec(from, 0..4).prop_map(|sources| {
-        let plain = json!({"name": "A", "value": "$(B) 1"});
-        let others = sources.into_iter().map(|from| json!({"name": "B", "valueFrom": from}));
-        Value::from(std::iter::once(plain).chain(others).collect::<Vec<_>>())
-    })
+    vec(from, 0..4)
+        .prop_map(|sources| {
+            let plain = json!({"name": "A", "value": "$(B) 1"});
+            let others = sources.into_iter().map(|from| json!({"name": "B", "valueFrom": from}));
+            Value::from(std::iter::once(plain).chain(others).collect::<Vec<_>>())
+        })
+        .boxed()
 }
 
-fn mounts() -> impl Strategy<Value = Value> {
+fn mounts() -> BoxedStrategy<Value> {
     let all = vec![
         json!({"name": "data", "mountPath": "/data", "mountPropagation": "Bidirectional", "newer": [1.0]}),
         json!({"name": "data", "mountPath": "/sub", "subPath": "a/b"}),
@@ -116,10 +120,10 @@ fn mounts() -> impl Strategy<Value = Value> {
         json!({"name": "data", "mountPath": "/.mirrord-of-theirs"}),
         json!({"name": "data", "mountPath": "/.mirrord/data"}),
     ];
-    proptest::sample::subsequence(all, 0..=4).prop_map(Value::from)
+    proptest::sample::subsequence(all, 0..=4).prop_map(Value::from).boxed()
 }
 
-fn identity() -> impl Strategy<Value = Value> {
+fn identity() -> BoxedStrategy<Value> {
     (
         maybe(vec![0_u32, 1000, 64_317, 65_532]),
         maybe(vec![0_u32, 3000]),
@@ -138,9 +142,10 @@ fn identity() -> impl Strategy<Value = Value> {
             }
             context
         })
+        .boxed()
 }
 
-fn container(name: &'static str) -> impl Strategy<Value = Value> {
+fn container(name: &'static str) -> BoxedStrategy<Value> {
     let from = json!([{"configMapRef": {"name": "absent", "optional": true}}, {"prefix": "P_", "secretRef": {"name": "s"}}]);
     (
         (option::of(environment()), option::of(Just(from)), option::of(mounts())),
@@ -167,19 +172,21 @@ fn container(name: &'static str) -> impl Strategy<Value = Value> {
             container["resources"] = resources;
             container
         })
+        .boxed()
 }
 
 /// Init containers, native sidecars among them.
-fn init_containers() -> impl Strategy<Value = Value> {
+fn init_containers() -> BoxedStrategy<Value> {
     let native = (container("proxy"), any::<bool>()).prop_map(|(mut container, native)| {
         container["restartPolicy"] = if native { json!("Always") } else { Value::Null };
         container
     });
     (option::of(container("earlier")), option::of(native))
         .prop_map(|(earlier, native)| Value::from(earlier.into_iter().chain(native).collect::<Vec<_>>()))
+        .boxed()
 }
 
-fn metadata() -> impl Strategy<Value = Value> {
+fn metadata() -> BoxedStrategy<Value> {
     let annotations = (
         maybe(vec!["a", "b,a", "c"]),
         maybe(vec!["auto", "shared", "isolated", "?"]),
@@ -210,6 +217,7 @@ fn metadata() -> impl Strategy<Value = Value> {
             metadata[if named { "name" } else { "generateName" }] = json!("app-");
             metadata
         })
+        .boxed()
 }
 
 fn volumes() -> Value {
@@ -226,7 +234,7 @@ fn rarely() -> impl Strategy<Value = Option<bool>> {
     prop_oneof![9 => Just(None), 1 => any::<bool>().prop_map(Some)]
 }
 
-pub(crate) fn pod() -> impl Strategy<Value = Value> {
+pub(crate) fn pod() -> BoxedStrategy<Value> {
     let windows = prop_oneof![9 => Just(None), 1 => select(vec!["windows", "linux"]).prop_map(Some)];
     (
         (metadata(), container("a"), container("b"), option::of(init_containers())),
@@ -259,6 +267,7 @@ pub(crate) fn pod() -> impl Strategy<Value = Value> {
                 json!({"kind": "Pod", "apiVersion": "v1", "metadata": metadata, "spec": spec})
             },
         )
+        .boxed()
 }
 
 /// The class of a pod's quality of service (k8s.io/kubernetes/pkg/apis/core/v1/helper/qos), as far as containers say it.
