@@ -50,7 +50,8 @@ pub fn sight(view: View, obstacle: Option<Obstacle>, container: &str) -> Option<
     let (why, change) = match obstacle {
         Some(Obstacle::Isolated) => (
             "the pod's containers don't share their processes".to_owned(),
-            "the pod template's annotation mirrord.dev/process-namespace: shared changes that".to_owned(),
+            "the pod template's annotation mirrord.dev/process-namespace: shared changes that, except beside hostPID"
+                .to_owned(),
         ),
         Some(Obstacle::NoProcess) => (
             format!("no program of container {container} was found"),
