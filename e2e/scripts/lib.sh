@@ -6,6 +6,7 @@ scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 checkout=$(cd "$scripts/../.." && pwd -P)
 cluster=$checkout/e2e/cluster
 state=$checkout/target/cluster
+shop=$checkout/e2e/shop
 
 # What is dear to make and depends on nothing but its inputs lives outside the checkout, so a fresh clone finds it.
 cache=${MIRRORD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mirrord}
@@ -50,6 +51,20 @@ build_image() {
 
 # With a store of our own: the machine's images are its own affair.
 own_buildah() { buildah --root "$cache/buildah" --runroot "$cache/buildah-run" "$@"; }
+
+# Fills `base`: the image that the shop's images begin with, in our store.
+build_base() {
+  base=mirrord/shop-base:$(cd "$shop" && hash_of base)
+  own_buildah inspect --type image "docker.io/$base" >/dev/null 2>&1 && return
+  local folder
+  folder=$(mktemp -d)
+  # mmdebstrap unpacks there as another user.
+  chmod 755 "$folder"
+  cp "$shop/base/Dockerfile" "$folder"
+  "$shop/base/debian.sh" "$folder/rootfs.tar"
+  own_buildah bud --quiet --tag "docker.io/$base" "$folder" >/dev/null
+  rm -rf "$folder"
+}
 
 # load_image NAME:TAG puts it on the node, unless it is there.
 load_image() {

@@ -3,8 +3,6 @@
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
-shop=$checkout/e2e/shop
-
 main() {
   say "Deploying the sample shop"
   build_images
@@ -32,19 +30,6 @@ build_images() {
     fi
     load_image "${shop_image[$part]}"
   done
-}
-
-build_base() {
-  base=mirrord/shop-base:$(cd "$shop" && hash_of base)
-  own_buildah inspect --type image "docker.io/$base" >/dev/null 2>&1 && return
-  local folder
-  folder=$(mktemp -d)
-  # mmdebstrap unpacks there as another user.
-  chmod 755 "$folder"
-  cp "$shop/base/Dockerfile" "$folder"
-  "$shop/base/debian.sh" "$folder/rootfs.tar"
-  own_buildah bud --quiet --tag "docker.io/$base" "$folder" >/dev/null
-  rm -rf "$folder"
 }
 
 # The manifests with the images just built.

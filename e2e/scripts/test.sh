@@ -14,5 +14,6 @@ cargo test --locked --workspace --exclude mirrord-e2e
 "$scripts/images.sh" >/dev/null
 "$scripts/deploy.sh"
 "$scripts/shop.sh"
+"$scripts/samples.sh"
 say "End-to-end tests"
 cargo test --locked --package mirrord-e2e

@@ -4,8 +4,10 @@
 //! |---|---|
 //! | [`measure`] | figures of a benchmark |
 //! | [`relay`] | a cluster that is far away, to count round trips |
+//! | [`creation`] | what the API server takes for a pod's creation |
 //! | [`run`] | commands: run to their end within a time limit, and what became of them |
 //! | [`cluster`] | the test cluster, as its admin sees it |
+//! | [`goldens`] | pods of every kind, as they can stand in this cluster |
 //! | [`namespace`] | a namespace of a test's own, with a sample workload |
 //! | [`shop`] | the sample shop |
 //! | [`snapshot`] | whether anything moved in a namespace |
@@ -17,7 +19,9 @@
 #![forbid(unsafe_code)]
 
 pub mod cluster;
+pub mod creation;
 pub mod developer;
+pub mod goldens;
 pub mod measure;
 pub mod namespace;
 pub mod relay;

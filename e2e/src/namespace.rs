@@ -56,22 +56,42 @@ impl Namespace {
 
     /// A Deployment of the checkout's image that only waits, after `edit`; waits until it is rolled out.
     pub fn deploy(&self, name: &str, edit: impl FnOnce(&mut Value)) {
+        self.store(name, edit);
+        self.rolled_out(&[&format!("deployment/{name}")]);
+    }
+
+    /// Stores such a Deployment, or what `edit` makes of it, and doesn't wait.
+    pub fn store(&self, name: &str, edit: impl FnOnce(&mut Value)) {
         let mut deployment = sample(name, &self.name);
         edit(&mut deployment);
         cluster().apply(&deployment);
-        let rollout = format!("deployment/{name}");
-        cluster().run(&["rollout", "status", "--namespace", &self.name, &rollout, "--timeout=55s"]);
+    }
+
+    /// Waits until these are rolled out.
+    pub fn rolled_out(&self, workloads: &[&str]) {
+        for workload in workloads {
+            cluster().run(&["rollout", "status", "--namespace", &self.name, workload, "--timeout=55s"]);
+        }
     }
 
     /// Grants the developer these verbs on a workload, named as RBAC does: `deployment.app`.
     pub fn allow(&self, workload: &str, verbs: &[&str]) {
+        self.grant(Some(workload), verbs);
+    }
+
+    /// Grants the developer these verbs on all workloads.
+    pub fn allow_all(&self, verbs: &[&str]) {
+        self.grant(None, verbs);
+    }
+
+    fn grant(&self, workload: Option<&str>, verbs: &[&str]) {
         let role = json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
             "metadata": {"name": "developer", "namespace": self.name},
             "rules": [
                 {"apiGroups": ["mirrord.dev"], "resources": ["sessions"],
                  "verbs": ["create", "get", "list", "patch", "delete"]},
-                {"apiGroups": ["mirrord.dev"], "resources": ["workloads"], "resourceNames": [workload], "verbs": verbs},
+                {"apiGroups": ["mirrord.dev"], "resources": ["workloads"], "resourceNames": workload.map(|name| [name]), "verbs": verbs},
             ],
         });
         let binding = json!({
@@ -85,7 +105,7 @@ impl Namespace {
         // The authorizer learns of it a moment later.
         let developer = Developer::new(&self.name);
         until(Duration::from_secs(10), "the developer's rights", || {
-            let on_workload = format!("workloads.mirrord.dev:{workload}");
+            let on_workload = format!("workloads.mirrord.dev:{}", workload.unwrap_or_default());
             let all = developer.may("create", "sessions.mirrord.dev")
                 && verbs.iter().all(|verb| developer.may(verb, &on_workload));
             all.then_some(())

@@ -47,6 +47,9 @@ pub struct Rights {
     /// Whose environment and files are served.
     #[serde(default)]
     pub view: View,
+    /// Why they aren't the running application's; `None` where they are, and from older sidecars.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub obstacle: Option<Obstacle>,
 }
 
 /// Whose eyes the session borrows.
@@ -59,6 +62,30 @@ pub enum View {
     /// The running application's, by a shared process namespace.
     Live,
     /// A view of another release.
+    #[serde(other)]
+    Unknown,
+}
+
+/// Why the running application can't be seen, so that the sidecar's own view is served. (The kernel's conditions are those of
+/// PTRACE_MODE_READ_FSCREDS in ptrace(2).)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Obstacle {
+    /// The containers of the pod don't share their processes.
+    Isolated,
+    /// No process of the container is there.
+    NoProcess,
+    /// It runs as another user than its container starts with.
+    User,
+    /// It runs as another group than its container starts with.
+    Group,
+    /// It has capabilities, and the sidecar has none.
+    Capabilities,
+    /// It shields its memory (`PR_SET_DUMPABLE`), as programs that change their user do.
+    Shielded,
+    /// It has written over its environment, as programs that change their title do.
+    Overwritten,
+    /// An obstacle of another release.
     #[serde(other)]
     Unknown,
 }

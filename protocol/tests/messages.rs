@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use ciborium::Value;
 use mirrord_protocol::{
     boot::{Announce, Announcement, Call, Install},
-    control::{Close, CloseCode, Control, Hello, Rights, View},
+    control::{Close, CloseCode, Control, Hello, Obstacle, Rights, View},
     feature::Feature,
     frame::{self, FrameError, PREFIX_BYTES, Prefix},
     limits,
@@ -88,9 +88,9 @@ fn features_and_views_of_later_releases_are_unknown_and_no_error() {
     let hello: Hello =
         frame::decode(&header(&map(&[("version", 1.into()), ("features", features)]))).unwrap();
     assert_eq!(hello.features, [Feature::Env, Feature::Unknown]);
-    let rights = map(&[("version", 1.into()), ("view", "dream".into())]);
+    let rights = map(&[("version", 1.into()), ("view", "dream".into()), ("obstacle", "fog".into())]);
     let rights: Rights = frame::decode(&header(&rights)).unwrap();
-    assert_eq!(rights.view, View::Unknown);
+    assert_eq!((rights.view, rights.obstacle), (View::Unknown, Some(Obstacle::Unknown)));
 }
 
 #[test]
@@ -217,6 +217,10 @@ fn features() -> impl Strategy<Value = Vec<Feature>> {
     vec(proptest::sample::select(Feature::ALL.as_slice()), 0..5)
 }
 
+fn obstacles() -> impl Strategy<Value = Obstacle> {
+    prop_oneof![Just(Obstacle::Isolated), Just(Obstacle::User), Just(Obstacle::Shielded)]
+}
+
 fn views() -> impl Strategy<Value = View> {
     prop_oneof![Just(View::Twin), Just(View::Live)]
 }
@@ -267,9 +271,9 @@ fn entries() -> impl Strategy<Value = Entry> {
 }
 
 fn controls() -> impl Strategy<Value = Control> {
-    let rights = (any::<(u16, u64)>(), ".{0,40}", features(), views()).prop_map(
-        |((version, expires_at), software, features, view)| {
-            Control::Rights(Rights { version, software, features, expires_at, view })
+    let rights = (any::<(u16, u64)>(), ".{0,40}", features(), views(), option::of(obstacles())).prop_map(
+        |((version, expires_at), software, features, view, obstacle)| {
+            Control::Rights(Rights { version, software, features, expires_at, view, obstacle })
         },
     );
     let close = (any::<u32>(), ".{0,80}").prop_map(|(code, reason)| Control::Close(Close { code, reason }));

@@ -33,28 +33,15 @@ pub(crate) struct Process {
 impl Process {
     /// The lowest readable one of the target, with its root folder.
     pub(crate) fn pick(target: &Target) -> Option<(Self, OwnedFd)> {
-        let own = std::process::id();
-        let mut pids: Vec<u32> = fs::read_dir("/proc")
-            .ok()?
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-            .filter(|pid| *pid != own)
-            .collect();
-        pids.sort_unstable();
-        pids.into_iter().find_map(|pid| Self::read(pid, target))
+        processes(target).find_map(|pid| Self::read(pid, target))
     }
 
     /// The process of this number, if it is the target's and readable. The handle is taken first and asked last, so
     /// all that was read in between is of one process.
     fn read(number: u32, target: &Target) -> Option<(Self, OwnedFd)> {
         let pid = Pid::from_raw(i32::try_from(number).ok()?)?;
-        let mountinfo = fs::read(format!("/proc/{number}/mountinfo")).ok()?;
-        if !mountinfo::belongs_to(&String::from_utf8_lossy(&mountinfo), &target.pod_uid, &target.container) {
-            return None;
-        }
         let process = Self { pid, handle: pidfd_open(pid, PidfdFlags::empty()).ok()? };
-        let mountinfo = fs::read(format!("/proc/{number}/mountinfo")).ok()?;
-        let belongs =
-            mountinfo::belongs_to(&String::from_utf8_lossy(&mountinfo), &target.pod_uid, &target.container);
+        let belongs = belongs_to(number, target);
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = openat(CWD, format!("/proc/{number}/root"), flags, Mode::empty()).ok()?;
         (belongs && process.environment().is_some()).then_some((process, root))
@@ -80,6 +67,21 @@ impl Process {
         // Programs that write their title over their variables (setproctitle) leave none to read.
         (self.is_alive() && !variables.is_empty()).then_some(variables)
     }
+}
+
+/// Numbers of the target's processes, the lowest first.
+pub(crate) fn processes(target: &Target) -> impl Iterator<Item = u32> {
+    let own = std::process::id();
+    let folders = fs::read_dir("/proc").into_iter().flatten();
+    let numbers = folders.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let mut numbers: Vec<u32> = numbers.filter(|number| *number != own).collect();
+    numbers.sort_unstable();
+    numbers.into_iter().filter(|number| belongs_to(*number, target))
+}
+
+fn belongs_to(number: u32, target: &Target) -> bool {
+    let mountinfo = fs::read(format!("/proc/{number}/mountinfo")).unwrap_or_default();
+    mountinfo::belongs_to(&String::from_utf8_lossy(&mountinfo), &target.pod_uid, &target.container)
 }
 
 /// The entries that have a name and a value.

@@ -7,7 +7,7 @@
 //! | [`gate`], [`ids`] | which datagrams reach QUIC at all |
 //! | [`boot`], [`sessions`] | the control plane's side: certificate, gate keys, who may do what |
 //! | [`session`] | the client's side: rights, environment, files, connections, names |
-//! | [`view`], [`live`], [`root`] | whose eyes are lent, and which paths never are |
+//! | [`view`], [`live`], [`obstacle`], [`root`] | whose eyes are lent, why not others', and which paths never are |
 #![deny(unsafe_code)]
 
 mod awake;
@@ -22,6 +22,7 @@ mod identity;
 mod ids;
 mod live;
 mod mountinfo;
+mod obstacle;
 mod root;
 mod serve;
 mod session;

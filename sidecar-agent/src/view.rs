@@ -12,11 +12,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mirrord_protocol::control::View;
+use mirrord_protocol::control::{Obstacle, View};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use crate::{
     live::{Process, Target},
+    obstacle::obstacle,
     root::Root,
 };
 
@@ -90,6 +91,14 @@ impl Views {
             live.eyes = self.pick(target);
         }
         Arc::clone(live.eyes.as_ref().unwrap_or(&self.own))
+    }
+
+    /// Whose view that is; where it is the own one, why. May block.
+    pub(crate) fn sight(&self, now: Instant) -> (View, Option<Obstacle>) {
+        match self.current(now).view() {
+            View::Twin => (View::Twin, Some(self.target.as_ref().map_or(Obstacle::Isolated, obstacle))),
+            view => (view, None),
+        }
     }
 
     /// The environment, `NAME=value` separated by NUL, and whose it is. May block.

@@ -64,7 +64,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         scope: Scope::Cluster,
         group: "",
-        resources: &["limitranges"],
+        resources: &["limitranges", "resourcequotas"],
         names: &[],
         verbs: &["list", "watch"],
         reason: "keep sidecars within them, without a call at a pod's admission",

@@ -15,7 +15,10 @@ use mirrord_layer_brain::settings::{self, FileMode, Settings};
 use mirrord_protocol::feature::Feature;
 use mirrord_session::Target;
 
-use super::{access, block_on, directory, home, ls};
+use super::{
+    access, block_on, directory, home, ls,
+    report::{self, Coverage},
+};
 use crate::{
     arguments::Exec,
     config::{Config, file},
@@ -136,12 +139,18 @@ fn announce(found: &Found, progress: &Progress) {
         summary.pod,
         progress.elapsed_ms()
     ));
-    if !found.warm && !summary.without_sidecar.is_empty() {
-        let pods = summary.without_sidecar.join(", ");
-        progress.warning(&format!(
-            "pods without sidecar: {pods}; a rollout restart of {} gives them one",
-            summary.target
-        ));
+    if found.warm {
+        return;
+    }
+    let borrows_eyes = [Feature::Env, Feature::Files].map(Feature::verb);
+    if summary.features.iter().any(|verb| borrows_eyes.contains(&verb.as_str()))
+        && let Some(sentence) = report::sight(summary.view, summary.obstacle, &summary.container)
+    {
+        progress.step(&sentence);
+    }
+    let coverage = Coverage { running: summary.running, injected: summary.injected };
+    if let Some(sentence) = coverage.sentence(&summary.target, &summary.namespace, &summary.without_sidecar) {
+        progress.warning(&sentence);
     }
 }
 

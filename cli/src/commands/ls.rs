@@ -2,7 +2,7 @@
 
 use mirrord_session::TargetReport;
 
-use super::{access, block_on, directory, print, print_json, table};
+use super::{access, block_on, directory, print, print_json, report::Coverage, table};
 use crate::{
     arguments::{Format, List},
     exit::Problem,
@@ -25,8 +25,14 @@ pub fn ls(arguments: &List, progress: &Progress) -> Result<(), Problem> {
         progress.step(&format!("there is nothing in namespace {namespace} that you may use"));
         return Ok(());
     }
-    let rows: Vec<[String; 5]> = targets.iter().map(row).collect();
-    print(&table::layout(["TARGET", "CONTAINERS", "PODS", "WITH SIDECAR", "FEATURES"], &rows));
+    let rows: Vec<[String; 6]> = targets.iter().map(row).collect();
+    print(&table::layout(["TARGET", "CONTAINERS", "PODS", "WITH SIDECAR", "PROCESSES", "FEATURES"], &rows));
+    for report in &targets {
+        let coverage = Coverage { running: report.pods, injected: report.injected };
+        if let Some(sentence) = coverage.sentence(&report.target, &namespace, &report.without_sidecar) {
+            progress.warning(&sentence);
+        }
+    }
     Ok(())
 }
 
@@ -36,12 +42,13 @@ pub(super) async fn targets(access: &Access, namespace: &str) -> Result<Vec<Targ
     Ok(Sessions::new(client, Some(namespace)).targets().await?)
 }
 
-fn row(report: &TargetReport) -> [String; 5] {
+fn row(report: &TargetReport) -> [String; 6] {
     [
         report.target.clone(),
         table::words(&report.containers),
         report.pods.to_string(),
         report.injected.to_string(),
+        table::word(&report.process_namespace),
         table::words(&report.features),
     ]
 }

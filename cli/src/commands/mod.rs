@@ -2,6 +2,7 @@
 
 pub mod exec;
 pub mod ls;
+pub mod report;
 pub mod session;
 pub mod table;
 pub mod verify;

@@ -35,6 +35,12 @@ pub fn words(words: &[String]) -> String {
     if words.is_empty() { "-".to_owned() } else { words.join(",") }
 }
 
+/// A cell of one word; a dash for none.
+#[must_use]
+pub fn word(word: &str) -> String {
+    if word.is_empty() { "-".to_owned() } else { word.to_owned() }
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

@@ -6,8 +6,13 @@ use std::{
     path::PathBuf,
 };
 
-use mirrord_protocol::frame::{self, PREFIX_BYTES, Prefix};
+use mirrord_protocol::{
+    control::{Obstacle, Rights, View},
+    frame::{self, PREFIX_BYTES, Prefix},
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::tunnel::ask::Tunnel;
 
 /// A command's question.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,8 +65,25 @@ pub struct Summary {
     pub pod: String,
     /// What is granted.
     pub features: Vec<String>,
-    /// Pods of the workload without sidecar.
+    /// Pods of the target without sidecar, as far as they are named.
     pub without_sidecar: Vec<String>,
+    /// Running pods of the target.
+    pub running: u32,
+    /// Running pods of the target with a sidecar.
+    pub injected: u32,
+    /// Whose environment and files are served.
+    pub view: View,
+    /// Why they aren't the running application's.
+    pub obstacle: Option<Obstacle>,
+}
+
+impl Summary {
+    /// As it is on this connection.
+    #[must_use]
+    pub fn on(self, tunnel: &Tunnel) -> Self {
+        let Rights { view, obstacle, .. } = *tunnel.rights();
+        Self { pod: tunnel.pod().to_owned(), view, obstacle, ..self }
+    }
 }
 
 /// How a proxy is.

@@ -129,7 +129,7 @@ impl Desk {
         if let Err(error) = self.holds.watch(process.unwrap_or(0)) {
             tracing::warn!(%error, "a program's process can't be watched");
         }
-        let summary = Summary { pod: tunnel.pod().to_owned(), ..self.summary.clone() };
+        let summary = self.summary.clone().on(&tunnel);
         (Answer::Attached(Attached { layer: self.layer.clone(), summary }), &self.environment)
     }
 
@@ -141,7 +141,7 @@ impl Desk {
         };
         Answer::Status(Status {
             pid: std::process::id(),
-            summary: Summary { pod: tunnel.pod().to_owned(), ..self.summary.clone() },
+            summary: self.summary.clone().on(&tunnel),
             state: state.to_owned(),
             users: self.holds.count(),
             tunnel_requests: tunnel.requests(),

@@ -11,7 +11,7 @@ use std::{
 };
 
 use mirrord_certs::SelfSigned;
-use mirrord_protocol::{feature::Feature, reply::Environment, request::Request};
+use mirrord_protocol::{control::View, feature::Feature, reply::Environment, request::Request};
 use mirrord_session::SessionStatus;
 use mirrord_tunnel::framing::Frame;
 use serde::{Deserialize, Serialize};
@@ -153,7 +153,7 @@ async fn open(job: &Job) -> Result<Opened, Problem> {
     match connected.await {
         Ok((tunnel, environment)) => {
             let start = Start { client_ms, session_ms, tunnel_ms: clock.lap() };
-            let summary = Summary { pod: tunnel.pod().to_owned(), ..summary };
+            let summary = summary.on(&tunnel);
             Ok(Opened { lease: Arc::new(held), dialler, status, tunnel, summary, environment, start })
         }
         Err(problem) => {
@@ -188,6 +188,10 @@ fn summary(job: &Job, session: &str, status: &SessionStatus) -> Summary {
         pod: status.pods.first().map(|pod| pod.name.clone()).unwrap_or_default(),
         features: status.features.clone(),
         without_sidecar: status.without_sidecar.clone(),
+        running: status.running,
+        injected: status.injected,
+        view: View::Unknown,
+        obstacle: None,
     }
 }
 

@@ -28,7 +28,7 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let environment = b"GREETING=from the pod\0PATH=/pod\0LD_PRELOAD=/evil.so\0HOSTNAME=pod-1\0".to_vec();
         Self::with(World { environment, ..World::default() })
     }

@@ -10,7 +10,7 @@ use std::{
 use mirrord_certs::{Authority, SelfSigned, verify::session_server};
 use mirrord_protocol::{
     VERSION,
-    control::{CloseCode, Control, Hello, Rights, View},
+    control::{CloseCode, Control, Hello, Obstacle, Rights, View},
     feature::Feature,
     reply::{
         self, Attributes, Connected, Data, Entry, Environment, Failure, Link, Listing, Opened, Pong, Reply,
@@ -35,6 +35,8 @@ use tokio::{
 pub(crate) struct World {
     pub(crate) files: BTreeMap<String, Vec<u8>>,
     pub(crate) environment: Vec<u8>,
+    /// Why its view is the sidecar's own; else it is the application's.
+    pub(crate) obstacle: Option<Obstacle>,
     /// Close each connection with this instead of answering Hello.
     pub(crate) refuse: Option<CloseCode>,
     /// And with these words.
@@ -154,7 +156,8 @@ async fn serve(endpoint: Endpoint, world: Arc<World>, connections: Arc<Mutex<Vec
                 software: String::new(),
                 features: hello.features,
                 expires_at: 0,
-                view: View::Twin,
+                view: if world.obstacle.is_some() { View::Twin } else { View::Live },
+                obstacle: world.obstacle,
             };
             framing::write(&mut send, &Control::Rights(rights), &[]).await.unwrap();
             while let Ok((send, receive)) = connection.accept_bi().await {

@@ -3,7 +3,8 @@
 //! | module | what it proves |
 //! |---|---|
 //! | [`exec`] | a command has the pod's environment, files, names and connections, and is otherwise itself |
-//! | [`injection`] | the commonest kinds of pods are admitted and start with their sidecar |
+//! | [`injection`] | every kind of pod is admitted as without us, starts, and lends what it has |
+//! | [`pods`] | whose view sessions have, and which pods have no sidecar, as admins decide and developers read |
 //! | [`refusals`] | who asks for what isn't there or isn't theirs gets a sentence that helps |
 //! | [`faults`] | every part may die: what happens then is soon, clear and never worse than without us |
 //! | [`forgery`] | answers of the webhook are no authority |
@@ -20,5 +21,6 @@ mod forgery;
 mod hostile;
 mod injection;
 mod neighbours;
+mod pods;
 mod refusals;
 mod rights;

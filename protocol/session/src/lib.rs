@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use labels::*;
-pub use target::{Target, TargetError, TargetKind};
+pub use target::{Target, TargetError, TargetKind, restart_line};
 
 /// What the client asks for.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -69,6 +69,12 @@ pub struct SessionStatus {
     pub pods: Vec<SessionPod>,
     /// Names of pods of the workload that have no sidecar.
     pub without_sidecar: Vec<String>,
+    /// Running pods of the target; 0 where an older control plane answered.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub running: u32,
+    /// Running pods of the target with a sidecar.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub injected: u32,
     /// Where clients reach the ingress: `host:port`, UDP.
     pub ingress: String,
     /// PEM of the authorities that sidecars' certificates come from.
@@ -128,7 +134,17 @@ pub struct TargetReport {
     pub injected: u32,
     /// What the caller is granted on it.
     pub features: Vec<String>,
+    /// Whether its sidecars see the application's processes: `shared`, `isolated`, or `mixed` where its pods differ;
+    /// empty without sidecars.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub process_namespace: String,
+    /// Names of running pods without a sidecar, at most [`NAMED_PODS`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub without_sidecar: Vec<String>,
 }
+
+/// How many pods without a sidecar are named.
+pub const NAMED_PODS: usize = 64;
 
 /// A standing condition of a Session.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -143,6 +159,11 @@ pub struct Condition {
     pub reason: String,
     /// For people.
     pub message: String,
+}
+
+// By reference, as serde calls it.
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// The definition to install, without a status subresource.

@@ -85,6 +85,18 @@ impl fmt::Display for Target {
     }
 }
 
+/// The line that gives pods which are older than the webhook their sidecar; `None` where no controller can be told to
+/// replace them.
+#[must_use]
+pub fn restart_line(kind: TargetKind, name: &str, namespace: &str) -> Option<String> {
+    match kind {
+        TargetKind::Deployment | TargetKind::StatefulSet | TargetKind::DaemonSet => {
+            Some(format!("kubectl rollout restart {}/{name} -n {namespace}", kind.word()))
+        }
+        TargetKind::ReplicaSet | TargetKind::Job | TargetKind::CronJob | TargetKind::Pod => None,
+    }
+}
+
 /// Why text is no target.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum TargetError {

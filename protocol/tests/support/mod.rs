@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use mirrord_protocol::{
     boot::{Announce, Announcement, Call, Done, Enrolled, Install},
-    control::{Close, Control, Hello, Rights, View},
+    control::{Close, Control, Hello, Obstacle, Rights, View},
     feature::Feature,
     frame,
     path::RemotePath,
@@ -74,7 +74,9 @@ fn control() -> Vec<Sample> {
         features: vec![Feature::Files, Feature::Secrets],
         expires_at: 1_800_000_000,
         view: View::Live,
+        obstacle: None,
     };
+    let twins = Rights { view: View::Twin, obstacle: Some(Obstacle::Capabilities), ..rights.clone() };
     let close = Close { code: 3, reason: "the session was deleted".into() };
     vec![
         sample(
@@ -86,6 +88,7 @@ fn control() -> Vec<Sample> {
             },
         ),
         sample("control.rights", Control::Rights(rights)),
+        sample("control.rights.obstacle", Control::Rights(twins)),
         sample("control.close", Control::Close(close)),
     ]
 }

@@ -10,7 +10,10 @@ mod network;
 mod reply;
 mod requests;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use mirrord_certs::{KeyHash, key_hash};
 use mirrord_protocol::{
@@ -30,7 +33,7 @@ use tokio::{
 use self::grant::{Ended, Session};
 use crate::{
     clock,
-    twin::{Twin, look},
+    twin::{Twin, blocking},
 };
 
 /// Streams that one session may hold at last; it begins with [`STREAMS`], since QUIC pays for each that is allowed.
@@ -200,13 +203,15 @@ async fn say(
     version: u16,
     rights: &(Vec<Feature>, u64),
 ) -> Option<()> {
-    let view = look(session.twin(), |eyes| eyes.view()).await?;
+    let twin = Arc::clone(session.twin());
+    let (view, obstacle) = blocking(move || twin.views.sight(Instant::now())).await?;
     let rights = Rights {
         version: version.min(VERSION),
         software: SOFTWARE.into(),
         features: rights.0.clone(),
         expires_at: rights.1,
         view,
+        obstacle,
     };
     framing::write(control, &Control::Rights(rights), &[]).await.ok()
 }

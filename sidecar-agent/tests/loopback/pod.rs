@@ -9,7 +9,7 @@ use std::{
 use mirrord_certs::SelfSigned;
 use mirrord_protocol::{
     boot::{Announce, Announcement, Call},
-    control::{CloseCode, View},
+    control::{CloseCode, Obstacle, View},
     feature::Feature,
     reply::{Environment, FailureCode, Listing, Opened},
     request::{List, Request},
@@ -137,6 +137,22 @@ async fn what_an_entrypoint_exported_is_seen_while_its_program_lives() {
     application.stop();
     assert_eq!(environment(&session).await, (View::Twin, "FROM=twin".into()));
     assert_eq!(session.ask::<Opened>(note).await.expect_err("gone with it").errno, Some(libc::ENOENT));
+    assert_eq!(sight(&sidecar).await, (View::Twin, Some(Obstacle::NoProcess)));
+}
+
+/// What a new session is told about its view.
+async fn sight(sidecar: &Sidecar) -> (View, Option<Obstacle>) {
+    let key = key();
+    let control_plane = sidecar.booted().await;
+    control_plane.announce(2, &[(&key, &[Feature::Env])]).await;
+    let rights = sidecar.session(&key, &[Feature::Env]).await.rights().await;
+    (rights.view, rights.obstacle)
+}
+
+#[tokio::test]
+async fn a_sidecar_beside_isolated_processes_says_that_its_view_is_its_own() {
+    let isolated = Sidecar::start(&[]);
+    assert_eq!(sight(&isolated).await, (View::Twin, Some(Obstacle::Isolated)));
 }
 
 #[tokio::test]

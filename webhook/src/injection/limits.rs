@@ -1,9 +1,10 @@
-//! What the LimitRanges of a namespace ask of one more container.
+//! What the LimitRanges and ResourceQuotas of a namespace ask of one more container.
 //!
 //! A pod that breaks a LimitRange is refused as a whole, the application with it; so the sidecar's amounts are
 //! fitted to the bounds, and where the pod as a whole has no room for them it gets no sidecar. Several LimitRanges
 //! are merged into the strictest bound of each resource. (Their defaults need no care: the API server's LimitRanger
-//! runs before webhooks, and what it gave to the application is then among the keys that the sidecar mirrors.)
+//! runs before webhooks, and what it gave to the application is then among the keys that the sidecar mirrors.) A quota
+//! refuses pods as a whole too; what is left of it is known by watch, so it may be a moment old.
 
 use std::collections::BTreeMap;
 
@@ -40,6 +41,29 @@ pub struct Bounds {
     pub ratio: Option<Quantity>,
     /// The largest sum over the containers of a pod.
     pub pod_max: Option<Quantity>,
+    /// What quotas leave of requests.
+    pub request_left: Option<Quantity>,
+    /// What quotas leave of limits.
+    pub limit_left: Option<Quantity>,
+}
+
+/// The `status` of a ResourceQuota. (Of which pods it counts, its scopes, nothing is read: a pod matters more than its
+/// sidecar.)
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Quota {
+    /// The bounds, by resource as quotas name it: `limits.cpu`.
+    #[serde(default)]
+    pub hard: BTreeMap<String, Quantity>,
+    /// What counts against them.
+    #[serde(default)]
+    pub used: BTreeMap<String, Quantity>,
+}
+
+impl Quota {
+    fn left(&self, name: &str) -> Option<Quantity> {
+        let used = self.used.get(name).copied().unwrap_or_default();
+        self.hard.get(name).map(|hard| hard.minus(used))
+    }
 }
 
 /// The bounds of a namespace. The default has none.
@@ -65,13 +89,29 @@ impl Limits {
     pub fn of<'a>(items: impl IntoIterator<Item = &'a LimitRangeItem>) -> Self {
         let mut limits = Self::default();
         for item in items {
-            let PerResource { cpu, memory, ephemeral_storage } = &mut limits.bounds;
-            for (name, bounds) in [("cpu", cpu), ("memory", memory), ("ephemeral-storage", ephemeral_storage)]
-            {
-                bounds.tighten(item, name);
-            }
+            limits.each().into_iter().for_each(|(name, bounds)| bounds.tighten(item, name));
         }
         limits
+    }
+
+    /// Adds what quotas leave.
+    #[must_use]
+    pub fn left_by<'a>(mut self, quotas: impl IntoIterator<Item = &'a Quota>) -> Self {
+        for quota in quotas {
+            for (name, bounds) in self.each() {
+                // Both names mean requests.
+                for request in [name, &format!("requests.{name}")] {
+                    bounds.request_left = smaller(bounds.request_left, quota.left(request));
+                }
+                bounds.limit_left = smaller(bounds.limit_left, quota.left(&format!("limits.{name}")));
+            }
+        }
+        self
+    }
+
+    fn each(&mut self) -> [(&'static str, &mut Bounds); 3] {
+        let PerResource { cpu, memory, ephemeral_storage } = &mut self.bounds;
+        [("cpu", cpu), ("memory", memory), ("ephemeral-storage", ephemeral_storage)]
     }
 }
 
@@ -121,5 +161,23 @@ mod tests {
         assert_eq!(bounds.cpu.pod_max, Some(Quantity::milli(4000)));
         assert_eq!(bounds.cpu.ratio, Some(Quantity::milli(10_000)));
         assert_eq!(bounds.memory, Bounds { min: Some(Quantity::mebi(32)), ..Bounds::default() });
+    }
+
+    #[test]
+    fn of_several_quotas_the_tightest_counts() {
+        let quotas: Vec<Quota> = serde_json::from_str(
+            r#"[{"hard": {"cpu": "4", "limits.memory": "1Gi", "pods": "9"}, "used": {"cpu": "1500m"}},
+                {"hard": {"requests.cpu": "3"}, "used": {"requests.cpu": "1"}}, {"hard": {"cpu": "1"}, "used": {"cpu": "7"}}]"#,
+        )
+        .unwrap();
+        let left = |quotas: &[Quota]| Limits::default().left_by(quotas).bounds;
+        assert_eq!(left(&quotas[..2]).cpu.request_left, Some(Quantity::milli(2000)));
+        assert_eq!(left(&quotas[..2]).memory.limit_left, Some(Quantity::mebi(1024)));
+        assert_eq!(left(&quotas[..2]).memory.request_left, None);
+        assert_eq!(
+            left(&quotas).cpu.request_left,
+            Some(Quantity::default()),
+            "one that is exceeded leaves nothing"
+        );
     }
 }

@@ -8,7 +8,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`settings`] | what the operator decides |
-//! | [`limits`], [`quantity`] | bounds that a namespace's LimitRanges set |
+//! | [`limits`], [`quantity`] | bounds that a namespace's LimitRanges and quotas set |
 //! | [`names`], [`status`] | names, paths and the annotation, shared with who looks for sidecars |
 //! | [`skip`] | the closed list of reasons |
 //! | `pod`, `raw` | the pod as it is read: few fields borrowed, the rest untouched |
@@ -41,7 +41,7 @@ use self::{
     status::STATUS_VERSION,
 };
 pub use self::{
-    limits::{LimitRangeItem, Limits},
+    limits::{LimitRangeItem, Limits, Quota},
     patch::Patch,
     process_namespace::{Sharing, Why},
     review::{Reviewed, review},
@@ -57,7 +57,7 @@ pub struct NamespaceFacts<'a> {
     pub name: &'a str,
     /// Whether it is labelled; `None` where nobody watches, and the API server's selectors are trusted.
     pub opted_in: Option<bool>,
-    /// What its LimitRanges say.
+    /// What its LimitRanges say, and what its quotas leave.
     pub limits: Limits,
 }
 

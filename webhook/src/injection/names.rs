@@ -9,6 +9,9 @@ pub const AGENT: &str = "/.mirrord/bin/mirrord-agent";
 /// The agent inside its image.
 pub const AGENT_IN_IMAGE: &str = "/mirrord-agent";
 
+/// Tells the agent that it sees the application's processes.
+pub const NAMESPACE_SHARED: &str = "--namespace-shared";
+
 /// The first sidecar. Further ones are called `mirrord-<container>`.
 pub const SIDECAR: &str = "mirrord";
 /// The init container that brings the agent's binary.

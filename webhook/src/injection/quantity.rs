@@ -41,6 +41,12 @@ impl Quantity {
         Self(self.0.saturating_add(other.0))
     }
 
+    /// The difference, or nothing.
+    #[must_use]
+    pub fn minus(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+
     /// `self × factor`, or the largest quantity there is.
     #[must_use]
     pub fn times(self, factor: Self) -> Self {

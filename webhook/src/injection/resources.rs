@@ -120,8 +120,8 @@ fn fit_one<'a>(
     let (requests, limits) = (sum(|pair| pair.0), sum(|pair| pair.1));
     let adds_nothing = pairs.iter().all(|pair| *pair == (None, None));
     let too_much = |sum, max: Option<Quantity>| max.is_some_and(|max| sum > max);
-    let too_much =
-        too_much(requests, smaller(bounds.pod_max, pod_request)) || too_much(limits, bounds.pod_max);
+    let too_much = too_much(requests, smaller(smaller(bounds.pod_max, pod_request), bounds.request_left))
+        || too_much(limits, smaller(bounds.pod_max, bounds.limit_left));
     if too_much && !adds_nothing { Err(SkipReason::NoRoom) } else { Ok(pairs) }
 }
 
@@ -152,7 +152,7 @@ mod tests {
     use serde_json::{Value, json, value::to_raw_value};
 
     use super::*;
-    use crate::injection::{Authorities, LimitRangeItem, Settings};
+    use crate::injection::{Authorities, LimitRangeItem, Quota, Settings};
 
     fn fitted(pod: &Value, limits: &Value) -> Result<Value, SkipReason> {
         let sizes = Settings::new("agent", "mirrord", Authorities::default()).sizes;
@@ -231,6 +231,19 @@ mod tests {
         assert_eq!(fitted(&own, &json!([])), Err(SkipReason::NoRoom));
         own["spec"]["resources"] = json!({"requests": {"memory": "2Gi"}, "limits": {"memory": "2Gi"}});
         assert!(fitted(&own, &json!([])).is_ok());
+    }
+
+    #[test]
+    fn a_quota_without_room_for_both_keeps_its_room_for_the_pod() {
+        let asks = container(&json!({"limits": {"memory": "96Mi"}}));
+        let pod = to_raw_value(&asks).unwrap();
+        let pod = Pod::read(&pod).unwrap();
+        let sizes = Settings::new("agent", "mirrord", Authorities::default()).sizes;
+        for (left, room) in [("160Mi", true), ("159Mi", false), ("1Mi", false)] {
+            let quota: Quota = serde_json::from_value(json!({"hard": {"limits.memory": left}})).unwrap();
+            let limits = Limits::default().left_by([&quota]);
+            assert_eq!(fit(&pod, &[&pod.spec.containers[0]], &sizes, &limits).is_ok(), room, "{left}");
+        }
     }
 
     #[test]

@@ -64,7 +64,7 @@ reasons! {
     NameTaken "name_taken" warns "a container or volume of the pod already has one of the sidecar's names"
     PathTaken "path_taken" warns "a container mounts a volume at or below /.mirrord"
     NoFreePort "no_free_port" warns "the pod declares all ports that the sidecar could take"
-    NoRoom "no_room" warns "a LimitRange or the pod's own resources leave no room for the sidecar"
+    NoRoom "no_room" warns "a LimitRange, a quota or the pod's own resources leave no room for the sidecar"
     NoAuthority "no_authority" warns "the control plane has no certificate authority yet; recreate the pod later"
 }
 

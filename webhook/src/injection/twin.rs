@@ -13,6 +13,7 @@ use super::{
     choose::{Chosen, MountError, copied_mounts},
     names::{
         AGENT, AGENT_IN_IMAGE, API_TOKEN_PATH, BIN_PATH, BIN_VOLUME, COPY, IDENTITY_PATH, IDENTITY_VOLUME,
+        NAMESPACE_SHARED,
     },
     pod::{Container, Identity, Pod},
     raw::RawObject,
@@ -204,7 +205,7 @@ fn serve<'a>(
         .chain(["--identity", IDENTITY_PATH, "--ca", authorities].map(Cow::Borrowed))
         .collect();
     if namespace == ProcessNamespace::Shared {
-        command.push(Cow::Borrowed("--namespace-shared"));
+        command.push(Cow::Borrowed(NAMESPACE_SHARED));
     }
     for mount in secret_mounts {
         command.extend([Cow::Borrowed("--secret-mount"), Cow::Owned(mount)]);

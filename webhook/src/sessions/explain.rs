@@ -1,6 +1,6 @@
 //! What to tell users who ask for what isn't there, with the line that mends it.
 
-use mirrord_session::{INJECT_LABEL, TargetKind};
+use mirrord_session::{INJECT_LABEL, restart_line};
 
 use super::{
     denial::{Denial, DenialCode},
@@ -65,14 +65,8 @@ pub fn nothing_serves(why: &WhyNone, workload: &Workload, namespace: &str, label
 }
 
 fn restart(workload: &Workload, namespace: &str) -> String {
-    match workload.kind {
-        TargetKind::Deployment | TargetKind::StatefulSet | TargetKind::DaemonSet => {
-            format!("restart it once: kubectl rollout restart {workload} -n {namespace}")
-        }
-        TargetKind::ReplicaSet | TargetKind::Job | TargetKind::CronJob | TargetKind::Pod => {
-            "recreate its pods once".to_owned()
-        }
-    }
+    restart_line(workload.kind, &workload.name, namespace)
+        .map_or_else(|| "recreate its pods once".to_owned(), |line| format!("restart it once: {line}"))
 }
 
 /// No such target.
@@ -101,6 +95,8 @@ pub fn near(wanted: &Workload, there: impl IntoIterator<Item = Workload>) -> Vec
 
 #[cfg(test)]
 mod tests {
+    use mirrord_session::TargetKind;
+
     use super::*;
 
     fn deployment(name: &str) -> Workload {

@@ -12,13 +12,14 @@ use k8s_openapi::{
 };
 use kube::{Error, ResourceExt, api::ListParams};
 use mirrord_protocol::feature::Feature;
-use mirrord_session::{TargetKind, TargetReport};
+use mirrord_session::{NAMED_PODS, TargetKind, TargetReport};
 
 use super::{
     grants::Grants,
     lookup::{Lookup, Workload, controller_of, kind_of},
-    sidecars::{is_running, sidecars},
+    sidecars::{is_running, process_namespace, sidecars},
 };
+use crate::injection::ProcessNamespace;
 
 /// Workloads whose rights are asked for at the same time.
 const CONCURRENT: usize = 16;
@@ -58,6 +59,49 @@ pub async fn list(
         .await
 }
 
+/// What the pods of a workload add up to.
+#[derive(Default)]
+struct Sum {
+    pods: u32,
+    injected: u32,
+    containers: BTreeSet<String>,
+    without_sidecar: BTreeSet<String>,
+    process_namespaces: BTreeSet<&'static str>,
+}
+
+impl Sum {
+    fn add(&mut self, pod: &Pod) {
+        let sidecars = sidecars(pod);
+        self.pods += 1;
+        if sidecars.is_empty() {
+            self.without_sidecar.insert(pod.name_any());
+            return;
+        }
+        self.injected += 1;
+        self.containers.extend(sidecars.into_iter().map(|sidecar| sidecar.name));
+        self.process_namespaces.insert(match process_namespace(pod) {
+            ProcessNamespace::Shared => "shared",
+            ProcessNamespace::Isolated => "isolated",
+        });
+    }
+
+    fn report(self, workload: &Workload) -> TargetReport {
+        let process_namespace = match self.process_namespaces.len() {
+            0 | 1 => self.process_namespaces.first().copied().unwrap_or_default(),
+            _ => "mixed",
+        };
+        TargetReport {
+            target: workload.to_string(),
+            containers: self.containers.into_iter().collect(),
+            pods: self.pods,
+            injected: self.injected,
+            features: Vec::new(),
+            process_namespace: process_namespace.to_owned(),
+            without_sidecar: self.without_sidecar.into_iter().take(NAMED_PODS).collect(),
+        }
+    }
+}
+
 /// Groups running pods by their top-level workloads. `between` are the objects between pods and those.
 fn group<'a>(
     pods: &[Pod],
@@ -65,20 +109,15 @@ fn group<'a>(
 ) -> BTreeMap<Workload, TargetReport> {
     let between: HashMap<&str, &ObjectMeta> =
         between.into_iter().filter_map(|meta| Some((meta.uid.as_deref()?, meta))).collect();
-    let mut groups: BTreeMap<Workload, (TargetReport, BTreeSet<String>)> = BTreeMap::new();
+    let mut sums: BTreeMap<Workload, Sum> = BTreeMap::new();
     for pod in pods.iter().filter(|pod| is_running(pod)) {
-        let workload = top(pod, &between);
-        let (report, containers) = groups.entry(workload).or_default();
-        let sidecars = sidecars(pod);
-        report.pods += 1;
-        report.injected += u32::from(!sidecars.is_empty());
-        containers.extend(sidecars.into_iter().map(|sidecar| sidecar.name));
+        sums.entry(top(pod, &between)).or_default().add(pod);
     }
-    let finished = groups.into_iter().map(|(workload, (report, containers))| {
-        let target = workload.to_string();
-        (workload, TargetReport { target, containers: containers.into_iter().collect(), ..report })
+    let reports = sums.into_iter().map(|(workload, sum)| {
+        let report = sum.report(&workload);
+        (workload, report)
     });
-    finished.collect()
+    reports.collect()
 }
 
 fn top(pod: &Pod, between: &HashMap<&str, &ObjectMeta>) -> Workload {
@@ -140,5 +179,43 @@ mod tests {
             counts,
             [("deployment/checkout", 2), ("statefulset/db", 1), ("cronjob/nightly", 1), ("pod/odd", 1)]
         );
+    }
+
+    fn injected(name: &str, shared: Option<bool>) -> Pod {
+        let status = r#"{"version":1,"containers":[{"name":"app","sidecar":"mirrord","port":4801}],"process_namespace":"isolated"}"#;
+        let mut pod = serde_json::to_value(pod(name, &owner("apps/v1", "StatefulSet", "db"))).unwrap();
+        pod["metadata"]["annotations"] = json!({ "mirrord.dev/status": status });
+        pod["spec"]["shareProcessNamespace"] = json!(shared);
+        pod["spec"]["initContainers"] = json!([{
+            "name": "mirrord", "restartPolicy": "Always",
+            "command": ["agent", "serve", "--container", "app", "--port", "4801"],
+        }]);
+        if shared == Some(true) {
+            let command = pod["spec"]["initContainers"][0]["command"].as_array_mut().unwrap();
+            command.push(json!("--namespace-shared"));
+        }
+        serde_json::from_value(pod).unwrap()
+    }
+
+    fn report(pods: &[Pod]) -> TargetReport {
+        group(pods, []).into_values().next().unwrap()
+    }
+
+    #[test]
+    fn the_process_namespace_is_that_of_the_specification_and_mixed_where_pods_differ() {
+        let (shared, isolated) = (injected("db-0", Some(true)), injected("db-1", None));
+        let bare = pod("db-2", &owner("apps/v1", "StatefulSet", "db"));
+        assert_eq!(report(std::slice::from_ref(&shared)).process_namespace, "shared");
+        assert_eq!(report(std::slice::from_ref(&isolated)).process_namespace, "isolated");
+        assert_eq!(report(&[shared, isolated, bare.clone()]).process_namespace, "mixed");
+        assert_eq!(report(&[bare]).process_namespace, "");
+    }
+
+    #[test]
+    fn pods_without_a_sidecar_are_named() {
+        let bare = pod("db-1", &owner("apps/v1", "StatefulSet", "db"));
+        let report = report(&[injected("db-0", None), bare]);
+        assert_eq!((report.pods, report.injected), (2, 1));
+        assert_eq!(report.without_sidecar, ["db-1"]);
     }
 }

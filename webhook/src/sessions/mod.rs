@@ -184,6 +184,8 @@ impl Sessions {
             container: choice.container,
             pods,
             without_sidecar: choice.without_sidecar,
+            running: choice.running,
+            injected: choice.injected,
             ingress: ingress.to_string(),
             certificate_authorities: self.authority.clone(),
             expires_at,

@@ -10,7 +10,10 @@ use k8s_openapi::{
 use kube::ResourceExt;
 use mirrord_protocol::route::RouteId;
 
-use crate::injection::{InjectedContainer, Status, names::STATUS_ANNOTATION};
+use crate::injection::{
+    InjectedContainer, ProcessNamespace, Status,
+    names::{NAMESPACE_SHARED, STATUS_ANNOTATION},
+};
 
 /// How many pods of a workload one session names: each costs the control plane a connection.
 pub const MAX_PODS: usize = 64;
@@ -37,8 +40,12 @@ pub struct Choice {
     pub container: String,
     /// The primary first; never empty, at most [`MAX_PODS`].
     pub pods: Vec<Serving>,
-    /// Running pods whose specification has no sidecar.
+    /// Running pods whose specification has no sidecar; at most [`MAX_PODS`] are named.
     pub without_sidecar: Vec<String>,
+    /// How many pods run.
+    pub running: u32,
+    /// How many of them have a sidecar.
+    pub injected: u32,
 }
 
 /// Why nothing can serve.
@@ -83,9 +90,35 @@ pub fn choose(pods: &[Pod], container: Option<&str>, primary: Option<&str>) -> R
     if serving.is_empty() {
         return Err(why_none(&running, container));
     }
-    let without = running.iter().filter(|pod| sidecars(pod).is_empty());
-    let without_sidecar = without.map(|pod| pod.name_any()).take(MAX_PODS).collect();
-    Ok(Choice { container: chosen, pods: serving, without_sidecar })
+    let mut without: Vec<String> =
+        running.iter().filter(|pod| sidecars(pod).is_empty()).map(|pod| pod.name_any()).collect();
+    let injected = count(running.len() - without.len());
+    without.truncate(MAX_PODS);
+    Ok(Choice {
+        container: chosen,
+        pods: serving,
+        without_sidecar: without,
+        running: count(running.len()),
+        injected,
+    })
+}
+
+fn count(pods: usize) -> u32 {
+    u32::try_from(pods).unwrap_or(u32::MAX)
+}
+
+/// Whether a pod's sidecars look at its other containers' processes: the specification says so, not the annotation.
+#[must_use]
+pub fn process_namespace(pod: &Pod) -> ProcessNamespace {
+    let Some(spec) = &pod.spec else { return ProcessNamespace::Isolated };
+    let mut words =
+        spec.init_containers.iter().flatten().flat_map(|container| container.command.iter().flatten());
+    let told = words.any(|word| word == NAMESPACE_SHARED);
+    if told && spec.share_process_namespace == Some(true) {
+        ProcessNamespace::Shared
+    } else {
+        ProcessNamespace::Isolated
+    }
 }
 
 fn why_none(running: &[&Pod], container: Option<&str>) -> WhyNone {
@@ -286,5 +319,16 @@ mod tests {
         let choice = choose(&pods, None, None).unwrap();
         assert_eq!(names_of(&choice), ["new"]);
         assert_eq!(choice.without_sidecar, ["old"]);
+        assert_eq!((choice.injected, choice.running), (1, 2));
+    }
+
+    #[test]
+    fn all_pods_are_counted_also_those_that_are_not_named() {
+        let old =
+            |number| pod(&format!("old-{number}"), MONDAY, |pod| pod["metadata"]["annotations"] = json!({}));
+        let pods: Vec<Pod> = (0..MAX_PODS + 6).map(old).chain([pod("new", TUESDAY, |_| ())]).collect();
+        let choice = choose(&pods, None, None).unwrap();
+        assert_eq!(choice.without_sidecar.len(), MAX_PODS);
+        assert_eq!((choice.injected, choice.running), (1, 71));
     }
 }

@@ -1,9 +1,11 @@
 //! The injection as the API server sees it: a review in, an answer out, the answer's patch applied.
 
 mod goldens;
+mod pods;
 mod properties;
 mod reviews;
 mod speed;
+mod support;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use mirrord_webhook::injection::{Authorities, LimitRangeItem, Limits, Reviewed, Settings, review};
@@ -45,10 +47,14 @@ struct Answered {
 }
 
 fn reviewed(pod: &Value, limit_ranges: &[LimitRangeItem]) -> Answered {
+    reviewed_within(pod, Limits::of(limit_ranges))
+}
+
+fn reviewed_within(pod: &Value, limits: Limits) -> Answered {
     let body = serde_json::to_vec(&admission_review(pod)).unwrap();
     answered(&review(&body, &settings(), |namespace| {
         assert_eq!(namespace, "shop");
-        Limits::of(limit_ranges)
+        limits
     }))
 }
 

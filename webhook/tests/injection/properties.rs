@@ -3,129 +3,18 @@
 use std::sync::LazyLock;
 
 use mirrord_webhook::injection::{Limits, review};
-use proptest::{collection::vec, option, prelude::*, sample::select};
-use serde_json::{Map, Value, json};
+use proptest::{collection::vec, prelude::*};
+use serde_json::{Value, json};
 
 use crate::{
     answered,
     goldens::{Golden, goldens},
-    patched, reviewed, settings,
+    patched,
+    pods::{any_json, limit_ranges, pod, quality},
+    reviewed, settings,
 };
 
-/// Any JSON, with the keys of pods among its own.
-fn any_json() -> impl Strategy<Value = Value> {
-    let leaf = prop_oneof![
-        Just(Value::Null),
-        any::<bool>().prop_map(Value::from),
-        any::<i64>().prop_map(Value::from),
-        select(vec!["", "app", "mirrord", "1", "100m", "Always", "\u{e9}\"\\", "/.mirrord"])
-            .prop_map(Value::from),
-    ];
-    let key = select(vec![
-        "name",
-        "metadata",
-        "spec",
-        "containers",
-        "annotations",
-        "mirrord.dev/status",
-        "resources",
-        "limits",
-        "cpu",
-        "env",
-        "volumeMounts",
-        "mountPath",
-        "valueFrom",
-        "resourceFieldRef",
-        "command",
-    ]);
-    leaf.prop_recursive(4, 32, 4, move |inner| {
-        prop_oneof![
-            vec(inner.clone(), 0..4).prop_map(Value::from),
-            vec((key.clone(), inner), 0..4).prop_map(|entries| {
-                Value::Object(entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
-            }),
-        ]
-    })
-}
-
-fn resources() -> impl Strategy<Value = Value> {
-    let amounts = || {
-        let amount = || option::of(select(vec!["10m", "1", "1500m", "64Mi", "2Gi"]));
-        (amount(), amount(), amount()).prop_map(|(cpu, memory, device)| {
-            object([("cpu", cpu), ("memory", memory), ("example.com/device", device)])
-        })
-    };
-    (amounts(), amounts()).prop_map(|(requests, limits)| json!({"requests": requests, "limits": limits}))
-}
-
-fn object<T: Into<Value>, const N: usize>(entries: [(&str, Option<T>); N]) -> Value {
-    let entries = entries.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?.into())));
-    Value::Object(entries.collect::<Map<_, _>>())
-}
-
-fn container(name: &'static str) -> impl Strategy<Value = Value> {
-    let env = json!([{"name": "A", "value": "1"}, {"name": "B", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}}]);
-    let mounts = json!([{"name": "data", "mountPath": "/data", "mountPropagation": "None", "newer": [1.0]}]);
-    (
-        option::of(Just(env)),
-        option::of(Just(mounts)),
-        resources(),
-        option::of(20_000_u16..20_004),
-        option::of(0_u32..3),
-        option::of(select(vec!["/init", "sh", "server"])),
-    )
-        .prop_map(move |(env, mounts, resources, port, user, command)| {
-            let mut container = object([
-                ("env", env),
-                ("volumeMounts", mounts),
-                ("ports", port.map(|port| json!([{"containerPort": port}]))),
-                ("securityContext", user.map(|user| json!({"runAsUser": user, "privileged": true}))),
-                ("command", command.map(|command| json!([command]))),
-            ]);
-            container["name"] = json!(name);
-            container["image"] = json!("app:1");
-            container["resources"] = resources;
-            container
-        })
-}
-
-fn pod() -> impl Strategy<Value = Value> {
-    let annotations = (
-        option::of(select(vec!["a", "b,a", "c"])),
-        option::of(select(vec!["auto", "shared", "isolated", "?"])),
-        option::of(select(vec!["cache", ""])),
-    )
-        .prop_map(|(containers, mode, evictable)| {
-            object([
-                ("mirrord.dev/containers", containers),
-                ("mirrord.dev/process-namespace", mode),
-                ("cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes", evictable),
-            ])
-        });
-    (
-        option::of(annotations),
-        container("a"),
-        container("b"),
-        option::of(vec(container("earlier"), 0..2)),
-        option::of(any::<bool>()),
-        option::of(Just(json!([{"name": "data", "emptyDir": {}}]))),
-        any_json(),
-    )
-        .prop_map(|(annotations, a, b, init, share, volumes, newer)| {
-            let mut metadata = object([("annotations", annotations)]);
-            metadata["generateName"] = json!("app-");
-            let mut spec = object([
-                ("initContainers", init.map(Value::from)),
-                ("shareProcessNamespace", share.map(Value::from)),
-                ("volumes", volumes),
-            ]);
-            spec["containers"] = json!([a, b]);
-            spec["newerThanThisBuild"] = newer;
-            json!({"kind": "Pod", "apiVersion": "v1", "metadata": metadata, "spec": spec})
-        })
-}
-
-/// Whether everything that was there still is, the two values aside that are extended or overruled on demand.
+/// Whether everything that was there still is, the values aside that are extended, overruled on demand, or our own.
 fn contains(after: &Value, before: &Value, path: &str) -> bool {
     match (after, before) {
         (Value::Object(after), Value::Object(before)) => before.iter().all(|(key, value)| {
@@ -139,9 +28,21 @@ fn contains(after: &Value, before: &Value, path: &str) -> bool {
         (Value::String(after), Value::String(before)) if path.ends_with("safe-to-evict-local-volumes") => {
             after.starts_with(before.as_str())
         }
+        // A claim that the pod doesn't bear out.
+        (Value::String(_), Value::String(_)) if path.ends_with("/mirrord.dev/status") => true,
         (Value::Bool(true), Value::Bool(false)) => path == "/spec/shareProcessNamespace",
         (after, before) => after == before,
     }
+}
+
+/// A field of all entries of a list.
+fn entries<'v>(list: &'v Value, field: &'v str) -> impl Iterator<Item = &'v Value> {
+    list.as_array().into_iter().flatten().map(move |entry| &entry[field])
+}
+
+fn differ<'v>(values: impl Iterator<Item = &'v Value>) -> bool {
+    let texts: Vec<String> = values.map(Value::to_string).collect();
+    texts.iter().collect::<std::collections::BTreeSet<_>>().len() == texts.len()
 }
 
 /// The pointer to somewhere in a document.
@@ -169,8 +70,8 @@ fn place(document: &Value, steps: &[prop::sample::Index]) -> String {
 
 proptest! {
     #[test]
-    fn a_patch_only_adds_and_no_application_container_changes(pod in pod()) {
-        let Some(patch) = reviewed(&pod, &[]).patch else { return Ok(()) };
+    fn a_patch_only_adds_and_no_application_container_changes(pod in pod(), ranges in limit_ranges()) {
+        let Some(patch) = reviewed(&pod, &ranges).patch else { return Ok(()) };
         prop_assert!(patch.as_array().unwrap().iter().all(|operation| operation["op"] == "add"));
         let after = patched(&pod, &patch);
         prop_assert!(contains(&after, &pod, ""));
@@ -182,15 +83,37 @@ proptest! {
     }
 
     #[test]
-    fn asked_again_about_its_own_work_it_changes_nothing(pod in pod()) {
-        let Some(patch) = reviewed(&pod, &[]).patch else { return Ok(()) };
-        let again = reviewed(&patched(&pod, &patch), &[]);
+    fn asked_again_about_its_own_work_it_changes_nothing(pod in pod(), ranges in limit_ranges()) {
+        let Some(patch) = reviewed(&pod, &ranges).patch else { return Ok(()) };
+        let mut after = patched(&pod, &patch);
+        let again = reviewed(&after, &ranges);
         prop_assert_eq!(again.label, "already_injected");
         prop_assert!(again.patch.is_none() && again.warnings.is_empty());
+        // Nor where another webhook has added a sidecar of its own in the meantime, before or behind ours.
+        let theirs = json!({"name": "mesh", "image": "mesh", "restartPolicy": "Always"});
+        let containers = after["spec"]["initContainers"].as_array_mut().unwrap();
+        containers.insert(0, theirs.clone());
+        containers.push(theirs);
+        prop_assert_eq!(reviewed(&after, &ranges).label, "already_injected");
     }
 
     #[test]
-    fn sidecars_have_names_and_ports_of_their_own(pod in pod()) {
+    fn a_pod_keeps_its_quality_of_service(pod in pod(), ranges in limit_ranges()) {
+        let Some(patch) = reviewed(&pod, &ranges).patch else { return Ok(()) };
+        prop_assert_eq!(quality(&patched(&pod, &patch)), quality(&pod));
+    }
+
+    #[test]
+    fn whoever_can_t_have_a_sidecar_is_admitted_as_is(pod in pod()) {
+        let answer = reviewed(&pod, &[]);
+        let never = pod["spec"]["hostNetwork"] == true
+            || pod["spec"]["os"]["name"] == "windows"
+            || pod["metadata"]["labels"]["mirrord.dev/inject"] == "disabled";
+        prop_assert!(!never || answer.patch.is_none(), "{}", answer.label);
+    }
+
+    #[test]
+    fn sidecars_have_names_ports_and_mounts_of_their_own(pod in pod()) {
         let Some(patch) = reviewed(&pod, &[]).patch else { return Ok(()) };
         let after = patched(&pod, &patch);
         let status = after["metadata"]["annotations"]["mirrord.dev/status"].as_str().unwrap();
@@ -204,6 +127,13 @@ proptest! {
         for (at, twin) in twins.iter().enumerate() {
             prop_assert!(!declared.contains(&&twin["port"]));
             prop_assert!(twins[..at].iter().all(|other| other["port"] != twin["port"] && other["sidecar"] != twin["sidecar"]));
+        }
+        // The API server refuses two containers or volumes of one name, and two mounts at one place.
+        let spec = &after["spec"];
+        prop_assert!(differ(["initContainers", "containers"].iter().flat_map(|list| entries(&spec[*list], "name"))));
+        prop_assert!(differ(entries(&spec["volumes"], "name")));
+        for container in spec["initContainers"].as_array().unwrap() {
+            prop_assert!(differ(entries(&container["volumeMounts"], "mountPath")));
         }
     }
 

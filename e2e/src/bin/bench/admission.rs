@@ -4,7 +4,9 @@ use std::process::Command;
 
 use mirrord_e2e::{
     cluster::{checkout, cluster},
+    creation,
     measure::{Against, Report, median},
+    namespace::Namespace,
     run::Run,
     shop::{CHECKOUT, NAMESPACE},
 };
@@ -60,4 +62,13 @@ print(json.dumps(times))
     let mut times: Vec<f64> = serde_json::from_slice(&answer.stdout).expect("the script prints numbers");
     times.drain(..10);
     report.add("session_admission_p50_ms", median(times), "ms", Against::Limit(15.0));
+}
+
+/// What the API server takes for a pod's creation, with and without us: dry runs on one kept-alive connection.
+pub(crate) fn creations(report: &mut Report) {
+    let (with, without) =
+        (Namespace::opted_in("bench-create-with"), Namespace::plain("bench-create-without"));
+    let [with, without] = creation::p50([with.name(), without.name()]);
+    report.add("pod_create_injected_p50_ms", with, "ms", Against::Baseline("not injected", without));
+    report.add("pod_create_added_p50_ms", with - without, "ms", Against::Nothing);
 }

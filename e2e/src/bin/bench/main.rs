@@ -19,6 +19,7 @@ fn main() {
     sidecar::sizes(&mut report);
     sidecar::dormant(&mut report);
     admission::pods(&mut report);
+    admission::creations(&mut report);
     admission::sessions(&mut report);
     start::pods(&mut report);
     start::commands(&mut report);

@@ -9,6 +9,7 @@ use mirrord_e2e::{
     run::{eventually, until},
     shop::{CHECKOUT, NAMESPACE},
 };
+use serde_json::Value;
 
 use crate::process::Process;
 
@@ -41,6 +42,7 @@ pub(crate) fn dormant(report: &mut Report) {
     let before = untouched.wake_ups();
     report.add("dormant_sidecar_rss_kib", untouched.kibibytes("Rss:"), "kib", RSS_KIB);
     report.add("dormant_sidecar_anonymous_kib", untouched.kibibytes("Anonymous:"), "kib", ANONYMOUS_KIB);
+    report.add("dormant_sidecar_working_set_kib", working_set("inventory"), "kib", Against::Nothing);
     report.add("dormant_sidecar_threads", untouched.threads(), "threads", Against::Limit(1.0));
 
     let _ = Developer::new(NAMESPACE).exec(CHECKOUT, ["true"]).succeeded();
@@ -53,8 +55,13 @@ pub(crate) fn dormant(report: &mut Report) {
     report.add("dormant_sidecar_wake_ups", untouched.wake_ups() - before, "per_minute", Against::Nothing);
 }
 
-/// The main process of the sidecar of an app's pod that serves sessions: the oldest.
+/// The main process of the sidecar of an app's pod.
 fn sidecar_of(app: &str) -> Process {
+    Process::of_container(&status_of(&pod_of(app)))
+}
+
+/// The pod of an app that serves sessions: the oldest.
+fn pod_of(app: &str) -> Value {
     let mut pods = cluster().list("pods", NAMESPACE);
     pods.retain(|pod| {
         pod["metadata"]["labels"]["app"] == app && pod["metadata"]["deletionTimestamp"].is_null()
@@ -63,7 +70,27 @@ fn sidecar_of(app: &str) -> Process {
         let text = |field: &str| pod["metadata"][field].as_str().unwrap_or_default().to_owned();
         (text("creationTimestamp"), text("name"))
     });
-    let statuses = pods[0]["status"]["initContainerStatuses"].as_array().expect("it is injected");
+    pods.swap_remove(0)
+}
+
+/// The status of a pod's sidecar.
+fn status_of(pod: &Value) -> Value {
+    let statuses = pod["status"]["initContainerStatuses"].as_array().expect("it is injected");
     let running = statuses.iter().find(|status| status["state"]["running"].is_object());
-    Process::of_container(running.expect("its sidecar runs"))
+    running.expect("its sidecar runs").clone()
+}
+
+/// What the kubelet charges a sidecar with: its control group's memory but for file pages that can go. It looks every few
+/// seconds.
+fn working_set(app: &str) -> f64 {
+    let pod = pod_of(app);
+    let name = status_of(&pod)["name"].clone();
+    until(MINUTE, "the kubelet to look", || {
+        let summary = cluster().run(&["get", "--raw", "/api/v1/nodes/node/proxy/stats/summary"]);
+        let summary: Value = serde_json::from_slice(&summary.stdout).ok()?;
+        let found =
+            summary["pods"].as_array()?.iter().find(|it| it["podRef"]["uid"] == pod["metadata"]["uid"])?;
+        let container = found["containers"].as_array()?.iter().find(|it| it["name"] == name)?;
+        container["memory"]["workingSetBytes"].as_f64().map(|bytes| bytes / 1024.0)
+    })
 }
