@@ -7,7 +7,6 @@
 use std::{
     fs,
     net::SocketAddr,
-    process::Command,
     time::{Duration, Instant},
 };
 
@@ -26,6 +25,9 @@ const FAR: Duration = Duration::from_millis(60);
 
 fn main() {
     let _ = shop();
+    if !cluster().has_node("measuring sidecars and moving the cluster away") {
+        return;
+    }
     let mut report = Report::default();
     sizes(&mut report);
     dormant(&mut report);
@@ -255,10 +257,7 @@ impl Drop for FarCluster {
 }
 
 fn helm_upgrade(value: &str) -> Run {
-    let state = checkout().join("target/cluster");
-    let mut helm = Command::new(state.join("bin/helm"));
-    helm.arg("--kubeconfig").arg(state.join("admin.kubeconfig")).current_dir(checkout());
-    helm.args([
+    let mut helm = cluster().helm(&[
         "upgrade",
         "mirrord",
         "charts/mirrord",
@@ -269,5 +268,5 @@ fn helm_upgrade(value: &str) -> Run {
         "--set",
         value,
     ]);
-    Run::of(&mut helm)
+    Run::of(helm.current_dir(checkout()))
 }
