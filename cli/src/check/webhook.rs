@@ -19,7 +19,7 @@ use super::{
     found::{CONFIGURATION, Found, WEBHOOK},
     injection,
 };
-use crate::exit::Problem;
+use crate::exit::{Exit, Problem};
 
 const PLACE: &str = "mutatingwebhookconfiguration/mirrord";
 /// The entries of the chart, and what the API server shall do when the webhook doesn't answer.
@@ -202,6 +202,9 @@ pub fn session(namespace: &str, answer: &Result<usize, Problem>) -> Finding {
     match answer {
         Ok(targets) => {
             Topic::Webhook.ok(place, format!("the webhook answers: you may use {targets} workloads here"))
+        }
+        Err(problem) if problem.exit == Exit::NotGranted => {
+            Topic::Webhook.warning(place, format!("not checked: {}", problem.message))
         }
         Err(problem) => {
             let finding = Topic::Webhook.error(place, problem.message.clone());

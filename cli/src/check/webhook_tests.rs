@@ -155,3 +155,11 @@ fn a_part_without_replicas_or_endpoints_is_an_error() {
     assert_eq!(severities(1, true), [Severity::Warning, Severity::Ok]);
     assert_eq!(severities(0, false), [Severity::Error, Severity::Error]);
 }
+
+#[test]
+fn a_right_that_is_missing_for_the_dry_run_is_no_fault_of_the_webhook() {
+    let severity = |exit| session("shop", &Err(Problem::new(exit, "no"))).severity;
+    assert_eq!(severity(Exit::NotGranted), Severity::Warning);
+    assert_eq!(severity(Exit::Unreachable), Severity::Error);
+    assert_eq!(session("shop", &Ok(2)).severity, Severity::Ok);
+}

@@ -76,7 +76,7 @@ async fn findings(arguments: &Check, progress: &Progress) -> Result<Vec<Finding>
 /// Everything that takes dry runs.
 async fn workloads(client: &Client, found: &Found, arguments: &Check, progress: &Progress) -> Vec<Finding> {
     let mut findings = opted_in::check(found);
-    let namespace = testing_ground(found);
+    let namespace = testing_ground(found, arguments.cluster.namespace.as_deref());
     let answer = dry_run::create(client, &canary(&namespace)).await;
     let (reached, current) = webhook::canary(found, &namespace, &answer);
     let targets = Sessions::new(client.clone(), Some(&namespace)).targets().await;
@@ -112,16 +112,17 @@ async fn workloads(client: &Client, found: &Found, arguments: &Check, progress: 
     findings
 }
 
-/// A namespace whose pods injection looks at.
-fn testing_ground(found: &Found) -> String {
+/// A namespace whose pods injection looks at: the one that is asked about, else a common one, else any that opted in.
+fn testing_ground(found: &Found, asked: Option<&str>) -> String {
     const COMMON: &str = "default";
     let excluded = found.configuration().map(excluded).unwrap_or_default();
     let there =
         |name: &str| found.namespaces.iter().flatten().any(|it| it.metadata.name.as_deref() == Some(name));
-    let common = there(COMMON) && !excluded.contains(COMMON);
+    if there(COMMON) && !excluded.contains(COMMON) {
+        return COMMON.to_owned();
+    }
     let first = || opted_in::namespaces(found).into_iter().next();
-    let only = || found.namespaces.iter().flatten().find_map(|it| it.metadata.name.clone());
-    if common { COMMON.to_owned() } else { first().or_else(only).unwrap_or_else(|| COMMON.to_owned()) }
+    asked.map(str::to_owned).or_else(first).unwrap_or_else(|| COMMON.to_owned())
 }
 
 async fn attempts<'a>(client: &Client, workloads: &[&'a Workload]) -> Vec<Attempt<'a>> {
