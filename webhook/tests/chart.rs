@@ -66,6 +66,12 @@ fn keys(yaml: &str) -> Vec<Key> {
     keys
 }
 
+/// What a key is for: its own comment, else that of the group below a section that it is in.
+fn meaning<'k>(key: &'k Key, all: &'k [Key]) -> &'k str {
+    let groups = all.iter().filter(|other| other.path.len() > 1 && key.path.starts_with(&other.path));
+    groups.rev().map(|key| key.comment.as_str()).find(|comment| !comment.is_empty()).unwrap_or_default()
+}
+
 /// Whether a key is a setting: what it holds isn't made of further keys of ours.
 fn is_setting(key: &Key, all: &[Key]) -> bool {
     !all.iter().any(|other| other.path.len() > key.path.len() && other.path.starts_with(&key.path))
@@ -89,7 +95,7 @@ fn reference() -> String {
             .unwrap();
         for key in settings(&all).into_iter().filter(|key| key.path[0] == name) {
             let default = key.value(&values).to_string();
-            writeln!(text, "| `{}` | `{default}` | {} |", key.dotted(), key.comment).unwrap();
+            writeln!(text, "| `{}` | `{default}` | {} |", key.dotted(), meaning(key, &all)).unwrap();
         }
     }
     text
@@ -111,8 +117,11 @@ fn every_value_says_what_it_is_for() {
     let yaml = read("values.yaml");
     let all = keys(&yaml);
     assert!(all.len() > 30, "the keys are found");
-    for key in settings(&all).into_iter().chain(all.iter().filter(|key| key.path.len() == 1)) {
-        assert!(key.comment.ends_with(['.', ':']), "{} has no sentence above it", key.dotted());
+    for key in settings(&all) {
+        assert!(meaning(key, &all).ends_with('.'), "{} has no sentence above it", key.dotted());
+    }
+    for section in all.iter().filter(|key| key.path.len() == 1) {
+        assert!(section.comment.ends_with('.'), "{} has no sentence above it", section.dotted());
     }
 }
 
