@@ -28,6 +28,12 @@ pub enum Command {
     Ls(List),
     /// Check a configuration file, and show what it means.
     VerifyConfig(Verify),
+    /// Check an installation: webhook, ingress, workloads, rights. For admins.
+    ///
+    /// Reads, and creates pods and a Session in dry runs: nothing is changed, but with --probe. Looks at all namespaces, or
+    /// with -n at one.
+    #[command(after_long_help = exit::table())]
+    Check(Check),
     /// List or stop sessions.
     #[command(subcommand)]
     Session(SessionCommand),
@@ -80,6 +86,23 @@ pub struct Exec {
 /// Arguments of `ls`.
 #[derive(Args, Debug)]
 pub struct List {
+    /// Which cluster, and as whom.
+    #[command(flatten)]
+    pub cluster: Cluster,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub output: Format,
+}
+
+/// Arguments of `check`.
+#[derive(Args, Debug)]
+pub struct Check {
+    /// Also open a session on this target (in the namespace), ping its sidecar, and end it.
+    #[arg(long, value_name = "TARGET")]
+    pub probe: Option<Target>,
+    /// Create the pods of so many workloads at most.
+    #[arg(long, default_value_t = 500, value_name = "NUMBER")]
+    pub limit: usize,
     /// Which cluster, and as whom.
     #[command(flatten)]
     pub cluster: Cluster,

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "u8", from = "u8")]
 pub enum Exit {
+    /// A check found something that doesn't work.
+    Findings,
     /// The command line is wrong.
     Usage,
     /// The configuration file is wrong.
@@ -33,7 +35,8 @@ pub enum Exit {
 }
 
 /// The one table of exit codes: code, number, meaning.
-pub const TABLE: [(Exit, u8, &str); 9] = [
+pub const TABLE: [(Exit, u8, &str); 10] = [
+    (Exit::Findings, 1, "`mirrord check` found errors"),
     (Exit::Usage, 64, "the command line is wrong, or there is no target"),
     (Exit::Configuration, 65, "the configuration or kubeconfig is wrong"),
     (Exit::Target, 66, "the target doesn't exist, or has no sidecar yet"),

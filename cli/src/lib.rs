@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`arguments`] | the command line |
+//! | [`check`] | what an admin should know of an installation |
 //! | [`commands`] | what each command does |
 //! | [`config`] | `mirrord.json`: keys, checks with places, defaults |
 //! | [`environment`] | which variables the program gets |
@@ -16,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 pub mod arguments;
+pub mod check;
 pub mod commands;
 pub mod config;
 pub mod environment;
@@ -66,6 +68,7 @@ fn run(command: &Command, progress: &Progress) -> Result<(), Problem> {
         Command::Exec(arguments) => Err(commands::exec::exec(arguments, progress)),
         Command::Ls(arguments) => commands::ls::ls(arguments, progress),
         Command::VerifyConfig(arguments) => commands::verify::verify(arguments, progress),
+        Command::Check(arguments) => commands::check::check(arguments, progress),
         Command::Session(command) => commands::session::session(command, progress),
         Command::Proxy { .. } => Ok(()),
     }

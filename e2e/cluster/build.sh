@@ -12,7 +12,7 @@ if [[ -d $bin ]]; then
 fi
 
 for version in "k8s.io/kubernetes v$KUBERNETES" "go.etcd.io/etcd/server/v3 v$ETCD" "github.com/coredns/coredns v$COREDNS" \
-  "helm.sh/helm/v3 v$HELM"; do
+  "helm.sh/helm/v3 v$HELM" "github.com/cloudnativelabs/kube-router/v2 v$KUBE_ROUTER"; do
   grep -qF "$version" "$here/go/go.mod" || die "go.mod lacks \"$version\" of versions.env: run go/update.sh"
 done
 
@@ -35,7 +35,7 @@ echo "Building Kubernetes $KUBERNETES (cold: about ten minutes) …" >&2
 (cd "$here/go" && CGO_ENABLED=0 GOFLAGS=-mod=readonly nice -n 5 go build -trimpath -buildvcs=false \
   -ldflags "-s -w ${set_variables[*]}" -o "$building/bin/" ./node helm.sh/helm/v3/cmd/helm \
   k8s.io/kubernetes/cmd/kubectl)
-for program in cluster-pki coredns etcd kube-apiserver kube-controller-manager kube-proxy kube-scheduler kubelet loadbalancer; do
+for program in cluster-pki coredns etcd kube-apiserver kube-controller-manager kube-proxy kube-scheduler kubelet loadbalancer networkpolicies; do
   ln -s node "$building/bin/$program"
 done
 

@@ -2,13 +2,19 @@
 # Installs what the test cluster needs of the machine, on Debian and Ubuntu as root; elsewhere lists what is missing.
 set -euo pipefail
 
-# A command (or file) that tells that the Debian package is there; checking these costs no process.
+# A command (or file) that tells that the Debian package is there; checking these costs no process. First the node's.
 needs=(
   "containerd containerd"
   "runc runc"
   "/usr/lib/cni/ptp containernetworking-plugins"
   "nft nftables"
+  "iptables iptables"
+  "ipset ipset"
   "ip iproute2"
+)
+# An external cluster (e2e/scripts/lib.sh) has nodes of its own.
+[[ ${MIRRORD_E2E_CLUSTER:-} != external ]] || needs=("kubectl kubernetes-client")
+needs+=(
   "buildah buildah"
   "mmdebstrap mmdebstrap"
   "gcc gcc"

@@ -129,6 +129,7 @@ start_after_apiserver() {
   wait_until 30 "the pause image" containerd test -e /run/pause-imported
   start kubelet --config="$conf/kubelet.yaml" --kubeconfig="$pki/kubelet.kubeconfig" \
     --hostname-override=$node_name --node-ip="$NODE_ADDRESS"
+  start networkpolicies --kubeconfig="$pki/admin.kubeconfig" --node=$node_name --services=$services
 }
 
 import_pause_image() {

@@ -59,6 +59,7 @@ boot() {
   wait_until 30 "the default ServiceAccount" kube-controller-manager kubectl get serviceaccount default
   wait_until 30 "CoreDNS" coredns "$here/enter.sh" curl -fsS http://127.0.0.1:8181/ready
   wait_until 30 "kube-proxy" kube-proxy "$here/enter.sh" curl -fsS http://127.0.0.1:10256/healthz
+  wait_until 30 "the enforcer of network policies" networkpolicies grep -q "Enforcing network policies" "$log/networkpolicies.log"
   wait_until 30 "the load balancer" loadbalancer grep -q "Watching services" "$log/loadbalancer.log"
   trap - EXIT
   echo "Kubernetes is up after $(elapsed "$began") s" >&2

@@ -5,8 +5,30 @@ set -euo pipefail
 scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 checkout=$(cd "$scripts/../.." && pwd -P)
 cluster=$checkout/e2e/cluster
-state=$checkout/target/cluster
 shop=$checkout/e2e/shop
+
+# MIRRORD_E2E_CLUSTER=external: the cluster that KUBECONFIG (an admin's) leads to, by kubectl and helm of PATH. Images are
+# pushed below MIRRORD_E2E_REGISTRY, or are there already below that prefix: MIRRORD_E2E_PRELOADED=1.
+external=
+case ${MIRRORD_E2E_CLUSTER:-} in
+'') state=$checkout/target/cluster ;;
+external)
+  external=1
+  state=$checkout/target/external
+  [[ -r ${KUBECONFIG:-} ]] || {
+    echo "MIRRORD_E2E_CLUSTER=external: set KUBECONFIG to an admin's kubeconfig of that cluster (one file)" >&2
+    exit 64
+  }
+  [[ -n ${MIRRORD_E2E_REGISTRY:-} ]] || {
+    echo "MIRRORD_E2E_CLUSTER=external: set MIRRORD_E2E_REGISTRY to a prefix that images can be pushed to and pulled from" >&2
+    exit 64
+  }
+  ;;
+*)
+  echo "MIRRORD_E2E_CLUSTER can only be external" >&2
+  exit 64
+  ;;
+esac
 
 # What is dear to make and depends on nothing but its inputs lives outside the checkout, so a fresh clone finds it.
 cache=${MIRRORD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mirrord}
@@ -23,8 +45,17 @@ die() {
 
 say() { printf '\e[1m== %s\e[0m\n' "$*" >&2; }
 
-kubectl() { "$state/bin/kubectl" --kubeconfig "$state/admin.kubeconfig" "$@"; }
-helm() { "$state/bin/helm" --kubeconfig "$state/admin.kubeconfig" "$@"; }
+kubectl() { tool kubectl "$@"; }
+helm() { tool helm "$@"; }
+tool() {
+  local name=$1
+  shift
+  if [[ $external ]]; then
+    command "$name" --kubeconfig "$KUBECONFIG" "$@"
+  else
+    "$state/bin/$name" --kubeconfig "$state/admin.kubeconfig" "$@"
+  fi
+}
 
 # hash_of FILE-OR-FOLDER… prints one hash of all contents and names.
 hash_of() { find "$@" -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-12; }
@@ -66,8 +97,21 @@ build_base() {
   rm -rf "$folder"
 }
 
-# load_image NAME:TAG puts it on the node, unless it is there.
+# pulled_as NAME:TAG prints the name by which pods pull it.
+pulled_as() { printf '%s%s' "${external:+$MIRRORD_E2E_REGISTRY/}" "$1"; }
+
+# load_image NAME:TAG puts it where the cluster finds it, unless it is there.
 load_image() {
+  if [[ $external ]]; then
+    [[ ${MIRRORD_E2E_PRELOADED:-} == 1 ]] || push_image "$1"
+    return
+  fi
   "$cluster/enter.sh" ctr -n k8s.io images ls -q | grep -qxF "docker.io/$1" ||
     "$cluster/load.sh" "$(image_archive "$1")" >/dev/null
+}
+
+# push_image NAME:TAG pushes it below the prefix; credentials are buildah's affair (`buildah login`, REGISTRY_AUTH_FILE).
+push_image() {
+  own_buildah pull --quiet "oci-archive:$(image_archive "$1")" >/dev/null
+  own_buildah push --quiet ${MIRRORD_E2E_REGISTRY_INSECURE:+--tls-verify=false} "docker.io/$1" "docker://$(pulled_as "$1")" >/dev/null
 }

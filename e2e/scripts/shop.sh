@@ -37,7 +37,7 @@ manifests() {
   local part
   local -a edits
   for part in "${!shop_image[@]}"; do
-    edits+=(-e "s|mirrord/shop-$part:dev|${shop_image[$part]}|")
+    edits+=(-e "s|mirrord/shop-$part:dev|$(pulled_as "${shop_image[$part]}")|")
   done
   sed "${edits[@]}" "$shop/shop.yaml"
 }

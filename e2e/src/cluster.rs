@@ -1,8 +1,10 @@
-//! The test cluster, as its admin sees it.
+//! The test cluster, as its admin sees it: the one of this checkout, or with `MIRRORD_E2E_CLUSTER=external` the one that
+//! `KUBECONFIG` leads to. Of a foreign cluster nothing is known but its API server.
 
 use std::{
     collections::BTreeMap,
-    fs,
+    env, fs,
+    io::Write as _,
     path::{Path, PathBuf},
     process::Command,
     sync::LazyLock,
@@ -12,23 +14,46 @@ use serde_json::{Value, json};
 
 use crate::run::Run;
 
-/// The cluster of this checkout.
+/// The test cluster.
 #[derive(Debug)]
 pub struct Cluster {
+    /// The folder with kubeconfigs, and programs where the cluster is ours.
     state: PathBuf,
+    admin: PathBuf,
+    external: bool,
 }
 
-/// The cluster of this checkout; panics when it isn't up.
+/// The test cluster; panics when it isn't up.
 pub fn cluster() -> &'static Cluster {
-    static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| {
-        let cluster = Cluster { state: checkout().join("target/cluster") };
-        assert!(
-            cluster.state.join("admin.kubeconfig").exists(),
-            "no test cluster is up: `make test` brings it up and deploys to it (as root)"
-        );
-        cluster
+    static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| match env::var("MIRRORD_E2E_CLUSTER").as_deref() {
+        Ok("external") => external(),
+        Ok("") | Err(_) => own(),
+        Ok(other) => panic!("MIRRORD_E2E_CLUSTER can't be {other:?}: only external"),
     });
     &CLUSTER
+}
+
+fn own() -> Cluster {
+    let state = checkout().join("target/cluster");
+    let cluster = Cluster { admin: state.join("admin.kubeconfig"), state, external: false };
+    assert!(
+        cluster.admin.exists(),
+        "no test cluster is up: `make test` brings it up and deploys to it (as root)"
+    );
+    cluster
+}
+
+fn external() -> Cluster {
+    let kubeconfig = env::var_os("KUBECONFIG").filter(|path| !path.is_empty());
+    let admin =
+        PathBuf::from(kubeconfig.expect("KUBECONFIG names an admin's kubeconfig of the external cluster"));
+    let state = checkout().join("target/external");
+    let cluster = Cluster { admin, state, external: true };
+    assert!(
+        cluster.developer_kubeconfig().exists(),
+        "nothing is deployed to the external cluster: `make deploy` does it"
+    );
+    cluster
 }
 
 /// The folder of the repository.
@@ -64,9 +89,61 @@ impl Cluster {
     /// `kubectl` as the admin.
     #[must_use]
     pub fn kubectl(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(self.state.join("bin/kubectl"));
-        command.arg("--kubeconfig").arg(self.state.join("admin.kubeconfig")).args(arguments);
+        self.program("kubectl", arguments)
+    }
+
+    /// `helm` as the admin.
+    #[must_use]
+    pub fn helm(&self, arguments: &[&str]) -> Command {
+        self.program("helm", arguments)
+    }
+
+    fn program(&self, name: &str, arguments: &[&str]) -> Command {
+        let mut command = match self.external {
+            true => Command::new(name),
+            false => Command::new(self.state.join("bin").join(name)),
+        };
+        command.arg("--kubeconfig").arg(&self.admin).args(arguments);
         command
+    }
+
+    /// The admin's kubeconfig.
+    #[must_use]
+    pub fn admin_kubeconfig(&self) -> &Path {
+        &self.admin
+    }
+
+    /// `mirrord` as the admin.
+    #[must_use]
+    pub fn mirrord(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(mirrord());
+        command.args(arguments).arg("--kubeconfig").arg(&self.admin);
+        command
+    }
+
+    /// A command line as somebody would paste it who is the admin.
+    #[must_use]
+    pub fn pasted(&self, line: &str) -> Command {
+        let path = env::var("PATH").unwrap_or_default();
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", line])
+            .env("KUBECONFIG", &self.admin)
+            .env("PATH", format!("{}:{path}", self.state.join("bin").display()));
+        command
+    }
+
+    /// Whether its node can be entered. A test that needs that ends where it can't, and this says so (past the test
+    /// harness, which keeps what tests print to itself).
+    #[must_use]
+    pub fn has_node(&self, what_for: &str) -> bool {
+        if self.external {
+            let _ = writeln!(
+                std::io::stderr().lock(),
+                "skipped on an external cluster: {what_for} needs its node"
+            );
+        }
+        !self.external
     }
 
     /// Asks for objects: `kubectl get … --output json`.
@@ -99,6 +176,7 @@ impl Cluster {
     #[must_use]
     #[track_caller]
     pub fn on_node(&self, command: &[&str]) -> Run {
+        assert!(!self.external, "the node of an external cluster can't be entered: ask `has_node` before");
         Run::of(Command::new(checkout().join("e2e/cluster/enter.sh")).args(command)).succeeded()
     }
 

@@ -74,6 +74,13 @@ fn without_the_webhook_pods_are_admitted_without_sidecars_and_sessions_live_and_
     let namespace = Namespace::opted_in("webhook-down");
     namespace.deploy("app", |_| ());
     assert!(namespace.pods()[0]["spec"]["initContainers"].is_null(), "no sidecar, but it runs");
+    let told = Run::of(&mut cluster().mirrord(&["check", "-n", namespace.name()]));
+    for expected in
+        ["it is scaled to no replicas", "it leads to no pod that is ready", "it came back without a sidecar"]
+    {
+        assert!(told.text().contains(expected), "no {expected:?} in: {}", told.story());
+    }
+    let _ = told.failed_with(1, &["not everything works"]);
 
     let alive = developer.exec("deployment/app", ["cat", "/var/lib/checkout/private"]).succeeded();
     assert_eq!(alive.text(), "only for 4321\n", "a session outlives the webhook");
@@ -104,6 +111,9 @@ fn without_the_ingress_the_client_says_who_does_not_answer() {
     let developer = Developer::new(namespace.name());
     let down = Down::of("deployment/mirrord-ingress");
     let _ = developer.exec("deployment/app", ["true"]).failed_with(69, &["ingress", "UDP"]);
+    let told = Run::of(&mut cluster().mirrord(&["check", "-n", namespace.name()]));
+    assert!(told.text().contains("nothing listens there"), "{}", told.story());
+    let _ = told.failed_with(1, &["not everything works"]);
     drop(down);
     let _ = developer.exec("deployment/app", ["true"]).succeeded();
 }

@@ -9,6 +9,7 @@
 //! | [`server`] | HTTPS for the API server, health for the kubelet |
 //! | [`limit_ranges`] | what injection knows of namespaces |
 //! | [`rights`] | what all of this needs in RBAC |
+//! | [`self_test`] | what `helm test` runs |
 //! | [`control_plane`], [`settings`] | how the parts are put together |
 #![forbid(unsafe_code)]
 
@@ -19,6 +20,7 @@ pub mod control_plane;
 pub mod injection;
 pub mod limit_ranges;
 pub mod rights;
+pub mod self_test;
 pub mod server;
 pub mod sessions;
 pub mod settings;

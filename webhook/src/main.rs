@@ -3,11 +3,14 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use mirrord_webhook::{control_plane, settings::Settings};
+use mirrord_webhook::{control_plane, self_test, settings::Settings};
 use tracing_subscriber::EnvFilter;
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|word| word == "self-test") {
+        return self_test().await;
+    }
     let settings = Settings::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).json().flatten_event(true).init();
@@ -15,6 +18,17 @@ async fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn self_test() -> ExitCode {
+    let settings = self_test::Settings::parse_from(std::env::args_os().skip(1));
+    match self_test::run(&settings).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("failed: {error}");
             ExitCode::FAILURE
         }
     }

@@ -8,6 +8,7 @@ use axum::{Router, routing::post};
 use mirrord_certs::Authority;
 use mirrord_webhook::{
     certificates::serving::Serving,
+    self_test::{self, TestError},
     server::{connections::Bounds, https},
 };
 use rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName};
@@ -124,4 +125,39 @@ async fn a_review_under_way_is_answered_though_the_process_stops() {
     go_on.notify_one();
     assert!(answer(&mut stream).await.ends_with("done"));
     tokio::time::timeout(PATIENCE, server.task).await.unwrap().unwrap();
+}
+
+fn trusting(authority: &Authority) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.certificate().clone()).unwrap();
+    roots
+}
+
+#[tokio::test]
+async fn the_self_test_passes_by_the_services_authority_and_name_only() {
+    let server = Server::start(Router::new()).await;
+    let address = server.address.to_string();
+    self_test::ask(&address, NAME, trusting(&server.authority)).await.unwrap();
+    let other = Authority::create(now()).unwrap();
+    let error = self_test::ask(&address, NAME, trusting(&other)).await.unwrap_err();
+    assert!(error.to_string().contains("invalid peer certificate"), "{error}");
+    let elsewhere = self_test::ask(&address, "x.mirrord.svc", trusting(&server.authority)).await.unwrap_err();
+    assert!(elsewhere.to_string().contains("not valid for name"), "{elsewhere}");
+}
+
+#[tokio::test]
+async fn the_self_test_tells_another_server_from_the_webhook() {
+    let server = Server::start(Router::new().fallback(|| async { "welcome" })).await;
+    let asked = self_test::ask(&server.address.to_string(), NAME, trusting(&server.authority)).await;
+    assert!(matches!(asked, Err(TestError::Stranger { answer, .. }) if answer.starts_with("HTTP/1.1 200")));
+}
+
+#[tokio::test]
+async fn the_self_test_hears_that_nothing_listens_where_the_ingress_should() {
+    let listening = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = listening.local_addr().unwrap().to_string();
+    self_test::knock(&address).await.unwrap();
+    drop(listening);
+    let error = self_test::knock(&address).await.unwrap_err();
+    assert!(error.to_string().contains("refused"), "{error}");
 }

@@ -62,3 +62,24 @@ tolerations: {{ toJson . }}
 topologySpreadConstraints:
 {{- include "mirrord.spread" . }}
 {{- end }}
+
+{{/* What both parts reach. No DNS: the API server's address is in the environment, sidecars' are in Sessions. */}}
+{{- define "mirrord.egress" -}}
+# Sidecars, wherever pods are (the ports that injection chooses from).
+- to:
+    - namespaceSelector: {}
+  ports:
+    - {protocol: UDP, port: 20000, endPort: 29999}
+# API servers. Their addresses are unknown; enforcers see the port behind the Service.
+- ports:
+    {{- range .Values.networkPolicies.apiServerPorts }}
+    - {protocol: TCP, port: {{ int . }}}
+    {{- end }}
+{{- end }}
+
+{{/* Annotations of what the pod of `helm test` needs: there before it, and gone when it has passed. */}}
+{{- define "mirrord.testHook" -}}
+helm.sh/hook: test
+helm.sh/hook-weight: "-1"
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end }}

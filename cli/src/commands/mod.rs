@@ -1,5 +1,6 @@
 //! What each command does.
 
+pub mod check;
 pub mod exec;
 pub mod ls;
 pub mod report;

@@ -21,5 +21,6 @@ go mod edit \
   -require "go.etcd.io/etcd/server/v3@v$ETCD" \
   -require "github.com/coredns/coredns@v$COREDNS" \
   -require "helm.sh/helm/v3@v$HELM" \
+  -require "github.com/cloudnativelabs/kube-router/v2@v$KUBE_ROUTER" \
   -tool helm.sh/helm/v3/cmd/helm -tool k8s.io/kubernetes/cmd/kubectl
 go mod tidy

@@ -1,10 +1,10 @@
-use std::process::Command;
-
-use mirrord_e2e::{cluster::checkout, run::Run};
+use mirrord_e2e::{
+    cluster::{checkout, cluster},
+    run::Run,
+};
 
 fn helm(arguments: &[&str]) -> Run {
-    let mut helm = Command::new(checkout().join("target/cluster/bin/helm"));
-    Run::of(helm.args(arguments).current_dir(checkout()))
+    Run::of(cluster().helm(arguments).current_dir(checkout()))
 }
 
 #[test]
@@ -40,4 +40,23 @@ fn every_value_can_be_set() {
         assert!(rendered.contains(expected), "no {expected}");
     }
     assert!(!rendered.contains("aggregate-to-") && !rendered.contains("caBundle:"));
+}
+
+#[test]
+fn helm_test_passes_under_pod_security_restricted_and_leaves_nothing() {
+    let passed =
+        helm(&["test", "mirrord", "--namespace", "mirrord", "--logs", "--timeout", "50s"]).succeeded();
+    for expected in [
+        "ok: the webhook configuration carries an authority",
+        "ok: mirrord-webhook.mirrord.svc:443 answers, and its certificate is of that authority",
+        "ok: mirrord-ingress.mirrord.svc:443 refuses nothing (UDP)",
+    ] {
+        assert!(passed.text().contains(expected), "no {expected:?} in: {}", passed.story());
+    }
+    let namespace = cluster().get(&["namespace", "mirrord"]);
+    assert_eq!(namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"], "restricted");
+    for object in ["clusterrole", "clusterrolebinding"] {
+        let left = cluster().run(&["get", object, "mirrord-test", "--ignore-not-found", "--output", "name"]);
+        assert_eq!(left.text(), "", "who may read the webhook's paths is gone with the test");
+    }
 }

@@ -56,6 +56,9 @@ fn a_deleted_session_ends_within_seconds_and_the_command_is_told_why() {
 
 #[test]
 fn a_killed_sidecar_comes_back_under_the_same_session_and_the_application_never_notices() {
+    if !cluster().has_node("killing a sidecar") {
+        return;
+    }
     let namespace = app("killed-sidecar");
     let developer = Developer::new(namespace.name()).with_lingering_proxies();
     let (mut child, _stdout) = reading(&developer);
@@ -82,6 +85,9 @@ fn a_killed_sidecar_comes_back_under_the_same_session_and_the_application_never_
 
 #[test]
 fn a_crash_of_the_serving_process_is_mended_inside_the_container_and_the_pod_stays_ready() {
+    if !cluster().has_node("killing a process of a sidecar") {
+        return;
+    }
     let namespace = app("crashed-worker");
     let developer = Developer::new(namespace.name()).with_lingering_proxies();
     let (mut child, _stdout) = reading(&developer);

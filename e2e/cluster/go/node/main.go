@@ -22,6 +22,7 @@ import (
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
 
 	"mirrord.dev/e2e/cluster/loadbalancer"
+	"mirrord.dev/e2e/cluster/networkpolicies"
 	"mirrord.dev/e2e/cluster/pki"
 
 	// The plugins of CoreDNS that the Corefile (node.sh) uses.
@@ -42,6 +43,7 @@ var programs = map[string]func(){
 	"kube-scheduler":          component(func() *cobra.Command { return scheduler.NewSchedulerCommand() }),
 	"kubelet":                 component(func() *cobra.Command { return kubelet.NewKubeletCommand(context.Background()) }),
 	"loadbalancer":            component(loadbalancer.NewCommand),
+	"networkpolicies":         component(networkpolicies.NewCommand),
 }
 
 func main() {

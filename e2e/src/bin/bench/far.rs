@@ -1,6 +1,6 @@
 //! Round trips, by distance: the same with the cluster near and far.
 
-use std::{fs, net::SocketAddr, process::Command, time::Duration};
+use std::{fs, net::SocketAddr, time::Duration};
 
 use mirrord_e2e::{
     cluster::{checkout, cluster},
@@ -117,10 +117,7 @@ impl Drop for FarCluster {
 }
 
 fn helm_upgrade(value: &str) -> Run {
-    let state = checkout().join("target/cluster");
-    let mut helm = Command::new(state.join("bin/helm"));
-    helm.arg("--kubeconfig").arg(state.join("admin.kubeconfig")).current_dir(checkout());
-    helm.args([
+    let mut helm = cluster().helm(&[
         "upgrade",
         "mirrord",
         "charts/mirrord",
@@ -131,5 +128,5 @@ fn helm_upgrade(value: &str) -> Run {
         "--set",
         value,
     ]);
-    Run::of(&mut helm)
+    Run::of(helm.current_dir(checkout()))
 }
