@@ -8,4 +8,5 @@ mod faults;
 mod hostile;
 mod in_place;
 mod layer;
+mod releases;
 mod sidecar;
