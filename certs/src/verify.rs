@@ -90,6 +90,23 @@ pub fn boot_server<'a>(
     server(Arc::new(ControlPlane(chains)), vec![key.certificate().clone()], key.private_key(), ALPN_BOOT)
 }
 
+/// Whether a sidecar that trusts these authorities would let a control plane of this identity in, at a moment: what
+/// [`boot_server`] decides in the handshake.
+#[must_use]
+pub fn admits_control_plane<'a>(
+    authorities: impl IntoIterator<Item = CertificateDer<'a>>,
+    identity: &Identity,
+    now: crate::UnixTime,
+) -> bool {
+    let Some((leaf, intermediates)) = identity.chain.split_first() else { return false };
+    let Ok(roots) = roots(authorities) else { return false };
+    let Ok(chains) = WebPkiClientVerifier::builder_with_provider(roots, provider()).build() else {
+        return false;
+    };
+    let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(now));
+    ControlPlane(chains).verify_client_cert(leaf, intermediates, now).is_ok()
+}
+
 fn server(
     verifier: Arc<dyn ClientCertVerifier>,
     chain: Vec<CertificateDer<'static>>,

@@ -40,7 +40,7 @@ main() {
 private_mounts() {
   mount -n -t tmpfs tmpfs /run # first, and -n: mount(8) keeps notes in there
   mount -t proc proc /proc
-  mkdir -p "$state"/{containerd,kubelet,pod-logs} /run/{state,var-lib/upper,var-lib/work}
+  mkdir -p "$state"/{containerd,kubelet,pod-logs,programs} /run/{state,var-lib/upper,var-lib/work}
   mount --bind "$state" /run/state
   mount -t overlay -o lowerdir=/var/lib,upperdir=/run/var-lib/upper,workdir=/run/var-lib/work overlay /var/lib
   mount --bind /run/state "$state" # for a checkout below /var/lib
@@ -138,10 +138,19 @@ import_pause_image() {
   touch /run/pause-imported
 }
 
-# start NAME ARGUMENT… runs a program of the node, with a log of its own, and notes when it ends.
+# start NAME ARGUMENT… runs a program of the node, with a log of its own. Its end is the cluster's failure, which is noted,
+# unless it was asked for (restart.sh): then it is started again, with the same arguments, once that is asked for too.
 start() {
+  local stopped=$state/programs/$1.stopped
   {
-    "$@" >"$log/$1.log" 2>&1 </dev/null || true
+    while true; do
+      "$@" >>"$log/$1.log" 2>&1 </dev/null &
+      echo $! >"$state/programs/$1"
+      wait $! || true
+      [[ -e $stopped ]] || break
+      rm "$state/programs/$1"
+      while [[ -e $stopped ]]; do sleep 0.02; done
+    done
     echo "$1 has ended" >>"$state/failed"
   } &
 }
@@ -192,6 +201,9 @@ clusterDomain: cluster.local
 resolvConf: $conf/resolv.conf
 maxPods: 250
 serializeImagePulls: false
+# Tests kill what runs in pods, several times; doubling pauses up to five minutes would be all that they wait for.
+featureGates: {KubeletCrashLoopBackOffMax: true}
+crashLoopBackOff: {maxContainerRestartPeriod: 1s}
 # A full disk of the machine is no reason to evict pods or to delete images that nobody can pull again.
 evictionHard: {nodefs.available: "1%", imagefs.available: "1%"}
 imageGCHighThresholdPercent: 100

@@ -55,6 +55,10 @@ shut tcp "$load_balancer" 6443
 "$here/enter.sh" bash -c "head -c 1 <>/dev/tcp/$service/80" >/dev/null
 echo "ok: the Service answers the node"
 
+"$here/restart.sh" kube-scheduler
+wait_until 20 "the scheduler" kube-scheduler "$here/enter.sh" curl -fsSk https://127.0.0.1:10259/healthz
+echo "ok: a program of the node is started again"
+
 for name in $(kubectl -n selftest get pods -o name); do
   kubectl -n selftest logs "$name" -c server
 done

@@ -8,7 +8,8 @@ say "Format and lints"
 cargo fmt --all --check
 cargo clippy --locked --workspace --all-targets -- -D warnings
 if command -v shellcheck >/dev/null; then
-  shellcheck --external-sources --source-path=SCRIPTDIR e2e/scripts/*.sh e2e/cluster/*.sh e2e/shop/*/*.sh .ci/run
+  shellcheck --external-sources --source-path=SCRIPTDIR e2e/scripts/*.sh e2e/cluster/*.sh e2e/shop/*/*.sh \
+    protocol/recorded/*.sh .ci/run
 fi
 
 say "Licences, bans and sources of dependencies"

@@ -12,6 +12,8 @@
 //! | [`shop`] | the sample shop |
 //! | [`snapshot`] | whether anything moved in a namespace |
 //! | [`developer`] | somebody with `mirrord`, a kubeconfig and few rights |
+//! | [`outage`] | takes parts away from everybody, and gives them back |
+//! | [`scene`] | a workload at work while a developer uses it, watched from both sides |
 //! | [`story`] | how the demo speaks |
 //!
 //! The cluster is asked through `kubectl`, as a user would: nothing here depends on the code under test. Everything
@@ -24,8 +26,10 @@ pub mod developer;
 pub mod goldens;
 pub mod measure;
 pub mod namespace;
+pub mod outage;
 pub mod relay;
 pub mod run;
+pub mod scene;
 pub mod shop;
 pub mod snapshot;
 pub mod story;

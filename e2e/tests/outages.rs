@@ -12,6 +12,7 @@ use mirrord_e2e::{
     cluster::cluster,
     developer::Developer,
     namespace::{Namespace, USUAL},
+    outage::Down,
     run::{Run, until},
 };
 use serde_json::{Value, json};
@@ -21,44 +22,6 @@ static TURN: Mutex<()> = Mutex::new(());
 fn turn() -> MutexGuard<'static, ()> {
     // Who failed gave back what they took.
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A part without replicas; they come back when it is dropped.
-struct Down {
-    deployment: &'static str,
-    replicas: String,
-}
-
-impl Down {
-    fn of(deployment: &'static str) -> Self {
-        let found = cluster().get(&[deployment, "--namespace", "mirrord"]);
-        let replicas = found["spec"]["replicas"].to_string();
-        scale(deployment, "0");
-        let name = deployment.rsplit('/').next().unwrap().trim_start_matches("mirrord-");
-        let label = format!("app.kubernetes.io/component={name}");
-        cluster().run(&[
-            "wait",
-            "--for=delete",
-            "pod",
-            "--namespace",
-            "mirrord",
-            "--selector",
-            &label,
-            "--timeout=55s",
-        ]);
-        Self { deployment, replicas }
-    }
-}
-
-impl Drop for Down {
-    fn drop(&mut self) {
-        scale(self.deployment, &self.replicas);
-        cluster().run(&["rollout", "status", self.deployment, "--namespace", "mirrord", "--timeout=55s"]);
-    }
-}
-
-fn scale(deployment: &str, replicas: &str) {
-    cluster().run(&["scale", deployment, "--namespace", "mirrord", &format!("--replicas={replicas}")]);
 }
 
 #[test]

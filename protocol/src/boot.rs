@@ -9,7 +9,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::feature::Feature;
+use crate::{
+    feature::Feature,
+    frame::{self, FrameError},
+};
 
 /// What the control plane asks of a sidecar.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +25,20 @@ pub enum Call {
     /// These are all your sessions. Answered with [`Done`]; fails with
     /// [`crate::reply::FailureCode::NotGranted`] before an install.
     Announce(Announce),
+}
+
+/// The names on the wire of all calls that this release knows.
+pub const CALLS: [&str; 3] = ["enroll", "install", "announce"];
+
+impl Call {
+    /// Decodes a call's header; a name of a newer release is told apart from bytes that make no sense. It is answered with
+    /// [`crate::reply::FailureCode::Unsupported`].
+    ///
+    /// # Errors
+    /// [`FrameError::Unsupported`] or [`FrameError::Malformed`].
+    pub fn decode(header: &[u8]) -> Result<Self, FrameError> {
+        frame::decode_question(header, &CALLS)
+    }
 }
 
 /// Who the sidecar is. The tail is its projected service account token.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ciborium::Value;
 use mirrord_protocol::{
-    boot::{Announce, Announcement, Call, Install},
+    boot::{Announce, Announcement, CALLS, Call, Install},
     control::{Close, CloseCode, Control, Hello, Obstacle, Rights, View},
     feature::Feature,
     frame::{self, FrameError, PREFIX_BYTES, Prefix},
@@ -112,6 +112,23 @@ fn an_unknown_request_is_unsupported_and_a_broken_one_malformed() {
         assert!(matches!(decode(&broken), Err(FrameError::Malformed(_))), "{broken:?}");
     }
     assert!(matches!(Request::decode(&[]), Err(FrameError::Malformed(_))));
+}
+
+#[test]
+fn an_unknown_boot_call_is_unsupported_and_a_broken_one_malformed() {
+    let decode = |value: &Value| Call::decode(&header(value));
+    assert_eq!(decode(&map(&[("enroll", map(&[]))])), Ok(Call::Enroll {}));
+    let unknown = decode(&map(&[("teleport", map(&[("to", "mars".into())]))]));
+    assert_eq!(unknown, Err(FrameError::Unsupported("teleport".into())));
+    for broken in [map(&[("install", map(&[]))]), map(&[]), Value::Null] {
+        assert!(matches!(decode(&broken), Err(FrameError::Malformed(_))), "{broken:?}");
+    }
+    for (name, call) in
+        [("enroll", "boot.enroll"), ("install", "boot.install"), ("announce", "boot.announce")]
+    {
+        let sample = samples().into_iter().find(|sample| sample.name == call).unwrap();
+        assert!(Call::decode(&sample.bytes).is_ok() && CALLS.contains(&name), "{name}");
+    }
 }
 
 #[test]

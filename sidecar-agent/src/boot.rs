@@ -7,6 +7,7 @@ use mirrord_certs::{GateKey, key_hash, verify};
 use mirrord_protocol::{
     boot::{Announce, Call, Done, Enrolled, Install},
     control::CloseCode,
+    frame::FrameError,
     reply::{Failure, FailureCode, Reply},
 };
 use mirrord_tunnel::{
@@ -45,7 +46,18 @@ pub(crate) async fn serve(connection: Connection, twin: Arc<Twin>) {
 
 async fn answer(mut send: SendStream, mut receive: RecvStream, twin: Arc<Twin>) -> Result<(), FramingError> {
     let frame = framing::expect(&mut receive).await?;
-    match frame.decode::<Call>()? {
+    let call = match Call::decode(&frame.header) {
+        Ok(call) => call,
+        // The control plane is newer, and goes on without.
+        Err(FrameError::Unsupported(name)) => {
+            let message = format!("this sidecar is older than the boot call {name:?}");
+            refuse(&mut send, Failure::new(FailureCode::Unsupported, libc::ENOSYS, message)).await?;
+            let _ = send.finish();
+            return Ok(());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    match call {
         Call::Enroll {} => match enroll(&twin).await {
             Ok((enrolled, token)) => framing::write(&mut send, &Reply::Ok(enrolled), &token).await?,
             Err(failure) => refuse(&mut send, failure).await?,

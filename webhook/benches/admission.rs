@@ -134,7 +134,7 @@ async fn answerers(authority: &Arc<Authority>) -> Answerers {
             client,
             lifetimes: Lifetimes { ttl: 300, deadline: 600 },
             gate,
-            authority: authority.certificate_pem().to_owned(),
+            authority: authority.clone(),
             ingress: watch::channel(None).1,
             configuration,
             prepare,

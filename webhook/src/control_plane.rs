@@ -145,7 +145,7 @@ fn answerers(
                 deadline: settings.session_deadline_seconds,
             },
             gate,
-            authority: authority.certificate_pem().to_owned(),
+            authority,
             ingress: known.ingress,
             configuration: known.configuration,
             crowd,

@@ -29,7 +29,7 @@ impl Shop {
         let (api, client) = ApiServer::start().await;
         let gate = GateMaster::generate().unwrap();
         let authority = Arc::new(Authority::create(now()).unwrap());
-        let enroller = Enroller { client: client.clone(), authority, gate: gate.clone() };
+        let enroller = Enroller { client: client.clone(), authority: authority.clone(), gate: gate.clone() };
         let configuration = Configuration { agrees: true, created: Some(now() - 3600) };
         let (_, configuration) = watch::channel(configuration);
         let bounds = Bounds { grace: 0, per_user: 2 };
@@ -39,7 +39,7 @@ impl Shop {
             client,
             lifetimes: Lifetimes { ttl: 300, deadline: 600 },
             gate: gate.clone(),
-            authority: "PEM".into(),
+            authority,
             ingress: watch::channel(Some("203.0.113.7:443".into())).1,
             configuration,
             crowd: watch::channel(Crowd::default()).1,
@@ -188,13 +188,33 @@ async fn one_post_gives_the_client_all_it_needs() {
     assert_eq!(status.without_sidecar, ["old"]);
     assert_eq!(
         (status.ingress.as_str(), status.certificate_authorities.as_str()),
-        ("203.0.113.7:443", "PEM")
+        ("203.0.113.7:443", shop.sessions.authority.certificate_pem())
     );
     assert!(status.expires_at > now() + 290 && status.deadline > now() + 590);
     let [pod] = status.pods.as_slice() else { panic!("{:?}", status.pods) };
     let route = RouteId::of("uid-new", "app");
     assert_eq!((pod.name.as_str(), pod.port, pod.route.as_str()), ("new", 4801, route.to_string().as_str()));
     shop.gate.verify(&pod.gate_token_bytes().unwrap(), route, status.expires_at).unwrap();
+}
+
+#[tokio::test]
+async fn where_all_sidecars_trust_an_authority_that_is_gone_the_restart_is_named_and_nobody_waits() {
+    let shop = Shop::open().await;
+    shop.api.grant("developer", "env", "deployment.checkout");
+    let gone = Authority::create(now()).unwrap();
+    let owner = json!([{ "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "checkout-1", "uid": "uid-checkout-1", "controller": true }]);
+    let mut older = pod(
+        json!({ "name": "older", "namespace": "shop", "uid": "uid-older", "ownerReferences": owner }),
+        true,
+    );
+    let command = older["spec"]["initContainers"][0]["command"].as_array_mut().unwrap();
+    command.extend([json!("--ca"), json!(STANDARD.encode(gone.certificate()))]);
+    shop.api.put("/api/v1/namespaces/shop/pods", json!({ "metadata": {}, "items": [older] }));
+    let (code, word, message) =
+        shop.create("developer", &session("deployment/checkout", &["env"], &[])).await.denied();
+    assert_eq!((code, word.as_str()), (422, "no_sidecar"));
+    assert!(message.contains("trust another certificate authority"), "{message}");
+    assert!(message.contains("kubectl rollout restart deployment/checkout -n shop"), "{message}");
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use kube::Client;
 use mirrord_certs::{Authority, GateMaster, SelfSigned, key_hash};
 use mirrord_protocol::feature::Feature;
+use mirrord_recorded::{Release, releases};
 use mirrord_session::{Session, SessionPod, SessionSpec, SessionStatus, session_name};
 use mirrord_webhook::{
     boot::{Boot, Bounds, Prepare, channel, enroll::Enroller},
@@ -19,6 +20,7 @@ use support::{
     PATIENCE,
     api_server::ApiServer,
     now,
+    recorded::Recorded,
     twin::{Manners, Told, Twin},
 };
 use tokio::sync::watch;
@@ -231,4 +233,34 @@ async fn sessions_that_were_stored_without_our_admission_are_never_told() {
     installation.api.store(&session(&[&proper]));
     assert_eq!(proper.announced().await.sessions.len(), 1);
     assert!(twin.told_so_far().is_empty());
+}
+
+/// A session is made and deleted, and a recorded sidecar told of both.
+async fn told_of_a_session(release: &Release, is_later: bool) {
+    let installation = Installation::start().await;
+    let _replica = installation.replica();
+    let mut twin = Recorded::start(&installation.authority, "pod-1", release, is_later);
+    installation.api.know_token(&twin.token, "shop", "pod-1");
+    let mut session = session(&[]);
+    session.status.as_mut().unwrap().pods = vec![twin.pod.clone()];
+    installation.api.store(&session);
+    for expected in ["enroll", "install", "announce"] {
+        assert_eq!(twin.hears().await, expected, "{}", release.name());
+    }
+    installation.api.delete(&session);
+    // Which of the recorded empty sets is answered makes no difference.
+    let gone = twin.hears().await;
+    assert!(gone.starts_with("announce ") && !gone.contains("installed"), "{gone}");
+}
+
+#[tokio::test]
+async fn sidecars_of_every_supported_release_are_told_of_their_sessions() {
+    for release in releases() {
+        told_of_a_session(&release, false).await;
+    }
+}
+
+#[tokio::test]
+async fn a_sidecar_of_a_later_release_is_told_as_far_as_it_is_known() {
+    told_of_a_session(&releases().pop().unwrap(), true).await;
 }

@@ -87,7 +87,13 @@ impl Sessions {
         let session = session(Some(name.clone()), wanted.spec(public_key));
         let parameters = PostParams::default();
         let made = self.bounded("create", self.api.create(&parameters, &session)).await?;
-        let status = made.status.ok_or(Refusal::NotAdmitted)?;
+        let Some(status) = made.status else {
+            // Without a control plane nobody looks after what was stored.
+            if let Err(refusal) = self.delete(&name).await {
+                tracing::warn!(%refusal, session = name, "a session that nobody admitted is left behind");
+            }
+            return Err(Refusal::NotAdmitted);
+        };
         Ok((Held { sessions: self.clone(), name }, status))
     }
 

@@ -162,7 +162,7 @@ impl Refusal {
             Self::NoNamespace(_) => "choose another with -n",
             Self::NoSession(_) => "`mirrord session ls` lists those that are there",
             Self::NotAdmitted => {
-                "the webhook entry sessions.mirrord.dev is missing: kubectl get mutatingwebhookconfiguration mirrord"
+                "it was uninstalled, or its entry sessions.mirrord.dev is missing: kubectl get mutatingwebhookconfiguration mirrord"
             }
             Self::WebhookDown(_) => {
                 "look after it: kubectl -n mirrord get pods,endpoints; sessions that stand live on"

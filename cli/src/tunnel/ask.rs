@@ -1,7 +1,8 @@
 //! Requests on one connection, and how its end is told.
 //!
 //! Each request opens a stream of its own. An answer that takes long is doubted, long before QUIC's idle timeout (which
-//! is long so that laptops may sleep): the keeper is told, who pings, and replaces a connection that doesn't answer.
+//! is long so that laptops may sleep): the keeper is told, who pings, and replaces a connection that doesn't answer. So is
+//! a connection that is [silent](super::silence), for programs that wait for bytes and ask nothing.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -20,7 +21,7 @@ use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream, VarIn
 use serde::de::DeserializeOwned;
 use tokio::{sync::Notify, time::timeout};
 
-use super::{Patience, failure::sentence};
+use super::{Patience, failure::sentence, silence::Silence};
 
 /// A connection to one pod's sidecar.
 #[derive(Debug)]
@@ -182,9 +183,25 @@ impl Tunnel {
         }
     }
 
-    /// Waits until somebody waits long for an answer.
+    /// Waits until somebody waits long for an answer, or until what is sent is long met by silence.
     pub(super) async fn doubted(&self) {
-        self.doubted.notified().await;
+        tokio::select! {
+            () = self.doubted.notified() => {}
+            () = self.silent() => {}
+        }
+    }
+
+    async fn silent(&self) {
+        let mut silence = Silence::default();
+        let mut looks = tokio::time::interval(self.patience.doubt);
+        loop {
+            looks.tick().await;
+            let stats = self.connection.stats();
+            let heard = silence.look(stats.udp_rx.datagrams, stats.udp_tx.datagrams);
+            if !heard {
+                return;
+            }
+        }
     }
 
     /// Waits for a sign of life.

@@ -27,6 +27,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 const RENEW: Duration = Duration::from_secs(5);
 /// Between attempts to renew that failed.
 const RENEW_AGAIN: Duration = Duration::from_secs(10);
+/// What a connection in doubt gets to answer once another stands: the network is back then, and so may be the sidecar.
+const LAST_CHANCE: Duration = Duration::from_millis(500);
 /// How long good-byes may take.
 const GOOD_BYE: Duration = Duration::from_secs(3);
 
@@ -143,7 +145,14 @@ impl Keeper {
         tokio::select! {
             () = alive => None,
             _ = tunnel.closed() => None,
-            next = self.reconnect(tunnel.clone()) => Some(next),
+            next = self.reconnect(tunnel.clone()) => match next {
+                // It carries programs' connections, which its successor would not.
+                State::Up(other) if timeout(LAST_CHANCE, tunnel.answers()).await.is_ok() => {
+                    other.close(Duration::ZERO).await;
+                    None
+                }
+                next => Some(next),
+            },
         }
     }
 

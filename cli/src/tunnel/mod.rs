@@ -5,6 +5,7 @@
 //! | [`dial`] | one connection: from a Session's status to granted rights |
 //! | [`failure`] | why no connection came about |
 //! | [`ask`] | requests on a connection, and how its end is told |
+//! | `silence` | whether the other end still says anything |
 //! | [`link`] | what requests see: a connection that is replaced when it is lost, until the session is over |
 //! | [`keeper`] | renews the session, dials again, ends |
 
@@ -13,6 +14,7 @@ pub mod dial;
 pub mod failure;
 pub mod keeper;
 pub mod link;
+mod silence;
 
 use std::time::Duration;
 

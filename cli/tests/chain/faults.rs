@@ -1,8 +1,13 @@
 //! What happens when a part fails: the message is read.
 
-use std::{net::UdpSocket, time::Duration};
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{TcpListener, TcpStream, UdpSocket},
+    time::Duration,
+};
 
 use mirrord_cli::{exit::Problem, kubernetes::refusal::Refusal};
+use mirrord_layer_brain::conversation::{Ask, Attach, Connect, Connected, Done};
 use mirrord_protocol::control::CloseCode;
 use mirrord_session::SessionStatus;
 
@@ -126,6 +131,28 @@ fn a_sidecar_killed_in_mid_session_is_told_and_not_waited_for() {
         reason.starts_with("the connection to pod shop-1 was lost, and not replaced within 2 s: "),
         "{reason}"
     );
+}
+
+#[test]
+fn a_program_that_asks_nothing_and_waits_for_bytes_learns_that_the_sidecar_is_gone() {
+    let mut sidecar = Sidecar::start("shop-1", World::default());
+    let proxy = Proxy::start(sidecar.status());
+    let mut layer = proxy.layer();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let connected: Connected = layer.ok(&Ask::Connect(Connect { address, v6_only: false }));
+    let mut socket = TcpStream::connect(connected.listener).unwrap();
+    let attach = Attach { ticket: connected.ticket, local: socket.local_addr().unwrap() };
+    let _: Done = layer.ok(&Ask::Attach(attach));
+    socket.write_all(b"heard").unwrap();
+    let (mut server, _) = listener.accept().unwrap();
+    server.read_exact(&mut [0; 5]).unwrap();
+
+    sidecar.kill();
+    socket.write_all(b"not heard").unwrap();
+    // Long before QUIC's idle time of a minute.
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    assert_eq!(socket.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
 
 #[test]

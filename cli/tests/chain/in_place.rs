@@ -97,6 +97,20 @@ pub(crate) fn text(output: &Output) -> (i32, String, String) {
 }
 
 #[test]
+fn a_session_that_was_stored_without_admission_is_deleted_again_and_the_missing_webhook_named() {
+    let stage = Stage::new();
+    let stored =
+        json!({ "apiVersion": "mirrord.dev/v1alpha1", "kind": "Session", "metadata": {}, "spec": {} });
+    stage.api.answers(Answer::Error(201, stored));
+    let (code, _, err) = text(&stage.exec(&["true"]).output().unwrap());
+    assert_eq!(code, 69, "{err}");
+    assert!(err.contains("stored the session without asking mirrord's webhook"), "{err}");
+    assert!(err.contains("help: it was uninstalled"), "{err}");
+    let sessions = "/apis/mirrord.dev/v1alpha1/namespaces/shop/sessions/s-";
+    assert_eq!(stage.api.count(&format!("DELETE {sessions}")), 1);
+}
+
+#[test]
 fn the_command_keeps_pid_streams_and_exit_code() {
     let stage = Stage::new();
     let script = "read line; echo \"$line $$\"; echo problem >&2; exit 7";

@@ -8,5 +8,6 @@ mod faults;
 mod hostile;
 mod in_place;
 mod layer;
+mod releases;
 mod reports;
 mod sidecar;

@@ -30,6 +30,8 @@ use tokio::{
     time::Instant,
 };
 
+use super::releases::Recorded;
+
 /// What it serves.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct World {
@@ -43,6 +45,8 @@ pub(crate) struct World {
     pub(crate) reason: String,
     /// What it answers instead, by the path or name that was asked about.
     pub(crate) tricks: BTreeMap<String, Trick>,
+    /// Say what was recorded, and nothing of the above.
+    pub(crate) recorded: Option<Recorded>,
 }
 
 /// Bytes on a stream, in place of an answer.
@@ -150,7 +154,16 @@ async fn serve(endpoint: Endpoint, world: Arc<World>, connections: Arc<Mutex<Vec
             }
             connections.lock().unwrap().push(connection.clone());
             let Ok((mut send, mut receive)) = connection.accept_bi().await else { return };
-            let hello: Hello = framing::expect(&mut receive).await.unwrap().decode().unwrap();
+            let frame = framing::expect(&mut receive).await.unwrap();
+            if let Some(recorded) = &world.recorded {
+                recorded.greet(&frame, &mut send).await;
+                while let Ok((send, receive)) = connection.accept_bi().await {
+                    let recorded = recorded.clone();
+                    tokio::spawn(async move { recorded.answer(send, receive).await });
+                }
+                return;
+            }
+            let hello: Hello = frame.decode().unwrap();
             let rights = Rights {
                 version: VERSION.min(hello.version),
                 software: String::new(),

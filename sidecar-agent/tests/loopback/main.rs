@@ -2,6 +2,7 @@
 
 mod hostile;
 mod pod;
+mod releases;
 mod support;
 
 use std::{fs, os::unix::fs::symlink, path::Path};
@@ -169,7 +170,7 @@ async fn a_connection_ends_on_each_side_by_itself() {
 }
 
 /// An address of this machine that is not loopback; traffic to it stays on the machine.
-fn own_address() -> Option<std::net::IpAddr> {
+pub(crate) fn own_address() -> Option<std::net::IpAddr> {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
     // Connecting a datagram socket sends nothing: it asks the routing table.
     socket.connect("192.0.2.1:9").ok()?;

@@ -204,7 +204,7 @@ pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
 
 /// The control plane's side of the boot channel.
 pub(crate) struct ControlPlane {
-    connection: Connection,
+    pub(crate) connection: Connection,
     _endpoint: Endpoint,
 }
 

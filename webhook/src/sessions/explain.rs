@@ -64,6 +64,18 @@ pub fn nothing_serves(why: &WhyNone, workload: &Workload, namespace: &str, label
     Denial::new(code, message)
 }
 
+/// All that runs trusts another authority than this installation's.
+#[must_use]
+pub fn strangers(workload: &Workload, namespace: &str) -> Denial {
+    let message = format!(
+        "the mirrord sidecars of {workload} trust another certificate authority than this installation's, which was made anew \
+         after they had started (its Secret mirrord-ca was deleted, or mirrord was installed elsewhere). Their pods run on \
+         unharmed; to use them with mirrord, {}",
+        restart(workload, namespace)
+    );
+    Denial::new(DenialCode::NoSidecar, message)
+}
+
 fn restart(workload: &Workload, namespace: &str) -> String {
     restart_line(workload.kind, &workload.name, namespace)
         .map_or_else(|| "recreate its pods once".to_owned(), |line| format!("restart it once: {line}"))
@@ -114,6 +126,14 @@ mod tests {
             denial.message.contains("kubectl label namespace shop mirrord.dev/inject=enabled"),
             "{denial}"
         );
+    }
+
+    #[test]
+    fn sidecars_of_another_authority_are_named_with_the_line_that_mends_them() {
+        let denial = strangers(&deployment("checkout"), "shop");
+        assert_eq!(denial.code, DenialCode::NoSidecar);
+        assert!(denial.message.contains("another certificate authority"), "{denial}");
+        assert!(denial.message.ends_with("kubectl rollout restart deployment/checkout -n shop"), "{denial}");
     }
 
     #[test]

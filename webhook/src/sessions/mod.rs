@@ -10,6 +10,7 @@
 //! | [`wish`] | what a Session asks for; what may change afterwards |
 //! | [`lookup`] | target → top-level workload and pods |
 //! | [`sidecars`] | which pods can serve |
+//! | [`trust`] | whose sidecars know this installation's authority |
 //! | [`grants`] | what the caller may do |
 //! | [`crowd`] | how many sessions one user may have |
 //! | [`ingress`] | where clients reach the ingress |
@@ -25,13 +26,14 @@ pub mod listing;
 pub mod lookup;
 pub mod review;
 pub mod sidecars;
+pub mod trust;
 pub mod wish;
 
 use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client, ResourceExt};
-use mirrord_certs::{GateMaster, UnixTime};
+use mirrord_certs::{Authority, GateMaster, UnixTime};
 use mirrord_protocol::feature::Feature;
 use mirrord_session::{INJECT_LABEL, SessionPod, SessionStatus};
 use tokio::sync::watch;
@@ -42,7 +44,8 @@ use self::{
     grants::Grants,
     lookup::{Lookup, Workload},
     review::{Operation, Request, ReviewError, Verdict},
-    sidecars::{Choice, Serving, WhyNone},
+    sidecars::{Choice, MAX_PODS, Serving, WhyNone},
+    trust::Parted,
     wish::{Update, Wish},
 };
 use crate::{boot::Prepare, certificates::bundle::Configuration, clock};
@@ -69,8 +72,8 @@ pub struct Sessions {
     pub lifetimes: Lifetimes,
     /// Makes gate tokens.
     pub gate: GateMaster,
-    /// PEM of the authority that sidecars' certificates come from.
-    pub authority: String,
+    /// What sidecars' certificates come from.
+    pub authority: Arc<Authority>,
     /// Where clients reach the ingress; `None` while that isn't known.
     pub ingress: watch::Receiver<Option<Arc<str>>>,
     /// Whether Sessions of this moment will be trusted when they are read back.
@@ -187,7 +190,7 @@ impl Sessions {
             running: choice.running,
             injected: choice.injected,
             ingress: ingress.to_string(),
-            certificate_authorities: self.authority.clone(),
+            certificate_authorities: self.authority.certificate_pem().to_owned(),
             expires_at,
             targets: Vec::new(),
             ..status
@@ -225,8 +228,19 @@ impl Sessions {
         if features.is_empty() {
             return Err(refused(&wish.optional));
         }
+        let now = clock::now();
+        let Parted { pods, strangers } =
+            trust::part(pods, |theirs| trust::admits(theirs, &self.authority, now));
         match sidecars::choose(&pods, wish.container.as_deref(), primary) {
-            Ok(choice) => Ok(Granted { workload, features, choice }),
+            Ok(mut choice) => {
+                // As good as none, and mended in the same way.
+                choice.without_sidecar.extend(strangers);
+                choice.without_sidecar.truncate(MAX_PODS);
+                Ok(Granted { workload, features, choice })
+            }
+            Err(WhyNone::NothingRuns) if !strangers.is_empty() => {
+                Err(explain::strangers(&workload, &request.namespace))
+            }
             Err(why) => Err(self.nothing_serves(&why, &workload, &request.namespace).await),
         }
     }

@@ -2,6 +2,7 @@
 #![expect(dead_code, reason = "each test file uses its part")]
 
 pub(crate) mod api_server;
+pub(crate) mod recorded;
 pub(crate) mod twin;
 
 /// How long a test waits for what must happen.
