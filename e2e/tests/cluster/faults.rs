@@ -119,6 +119,9 @@ fn a_replaced_pod_is_followed_by_the_session() {
 
 #[test]
 fn a_sidecar_whose_main_process_is_killed_serves_again_and_the_application_never_notices() {
+    if !cluster().has_node("killing a sidecar") {
+        return;
+    }
     let scene = Scene::begin("killed-sidecars");
     for times in 1..=3 {
         until(Duration::from_secs(20), "a sidecar that has run for a while", || {
@@ -146,6 +149,9 @@ fn control_plane() -> Vec<String> {
 
 #[test]
 fn a_session_deleted_while_its_sidecar_could_not_be_told_ends_once_it_can() {
+    if !cluster().has_node("cutting sidecars off") {
+        return;
+    }
     let scene = Scene::begin("deleted-unheard");
     let pod = pod(&scene.namespace);
     let status: Value =
