@@ -69,6 +69,9 @@ while True:
     time.sleep(0.05)
 ";
 
+/// What a connection says that stood when it was cut.
+pub const CUT: [&str; 2] = ["Connection reset by peer", "Software caused connection abort"];
+
 /// What the program has said so far.
 #[derive(Clone, Debug, Default)]
 struct Said {
@@ -148,6 +151,19 @@ impl Scene {
     #[track_caller]
     pub fn application_lost_nothing(&self) {
         lost_nothing(&self.namespace, "neighbour");
+    }
+
+    /// Panics where the program saw anything wrong, or got other errors than connections that failed like this. (A file is
+    /// asked for again.)
+    #[track_caller]
+    pub fn only_connections_failed(&self, like: &[&str]) {
+        let said = self.program.said();
+        assert!(said.wrong.is_empty(), "{:#?}", said.wrong);
+        for failure in said.failures {
+            let told =
+                failure.starts_with("connection failed") && like.iter().any(|word| failure.contains(word));
+            assert!(told, "{failure}");
+        }
     }
 
     /// The sidecar's container id.

@@ -2,7 +2,7 @@
 //! and a developer who uses it. This concerns everybody, so it is a program of its own.
 #![forbid(unsafe_code)]
 
-use std::{collections::BTreeSet, process::Command, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use mirrord_e2e::{
     cluster::{checkout, cluster},
@@ -15,9 +15,8 @@ use serde_json::{Value, json};
 const SECRETS: [&str; 2] = ["mirrord-ca", "mirrord-gate"];
 
 fn helm(arguments: &[&str]) -> Run {
-    let mut helm = Command::new(checkout().join("target/cluster/bin/helm"));
-    helm.arg("--kubeconfig").arg(checkout().join("target/cluster/admin.kubeconfig"));
-    Run::of(helm.args(arguments).args(["--namespace", "mirrord"]).current_dir(checkout()))
+    let mut helm = cluster().helm(arguments);
+    Run::of(helm.args(["--namespace", "mirrord"]).current_dir(checkout()))
 }
 
 /// The installation as it was found, values and keys; it is so again in the end.
@@ -105,6 +104,9 @@ fn ours() -> BTreeSet<String> {
 
 #[test]
 fn pods_of_before_are_used_through_upgrade_rollback_and_reinstallation_and_named_when_their_keys_are_gone() {
+    if !cluster().has_node("taking the whole installation away") {
+        return;
+    }
     let installation = Installation::found();
     let scene = Scene::begin("upgrades");
     let developer = Developer::new(scene.namespace.name());

@@ -209,12 +209,22 @@ async fn where_all_sidecars_trust_an_authority_that_is_gone_the_restart_is_named
     );
     let command = older["spec"]["initContainers"][0]["command"].as_array_mut().unwrap();
     command.extend([json!("--ca"), json!(STANDARD.encode(gone.certificate()))]);
-    shop.api.put("/api/v1/namespaces/shop/pods", json!({ "metadata": {}, "items": [older] }));
+    let pods =
+        |pods: Value| shop.api.put("/api/v1/namespaces/shop/pods", json!({ "metadata": {}, "items": pods }));
+    pods(json!([older]));
     let (code, word, message) =
         shop.create("developer", &session("deployment/checkout", &["env"], &[])).await.denied();
     assert_eq!((code, word.as_str()), (422, "no_sidecar"));
     assert!(message.contains("trust another certificate authority"), "{message}");
     assert!(message.contains("kubectl rollout restart deployment/checkout -n shop"), "{message}");
+
+    // Beside others they are named as those are that have no sidecar.
+    let newer = json!({ "name": "newer", "namespace": "shop", "uid": "uid-newer", "ownerReferences": owner });
+    pods(json!([older, pod(newer, true)]));
+    let stored = shop.create("developer", &session("deployment/checkout", &["env"], &[])).await.admitted();
+    let status = stored.status.unwrap();
+    assert_eq!((status.pods.len(), status.without_sidecar.as_slice()), (1, ["older".to_owned()].as_slice()));
+    assert_eq!((status.injected, status.running), (1, 2));
 }
 
 #[tokio::test]

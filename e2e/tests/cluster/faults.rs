@@ -8,7 +8,9 @@ use mirrord_e2e::{
     cluster::cluster,
     developer::Developer,
     namespace::{Namespace, USUAL},
+    outage::{self, Dropped},
     run::until,
+    scene::{CUT, Scene, pod},
 };
 use serde_json::Value;
 
@@ -113,6 +115,59 @@ fn a_replaced_pod_is_followed_by_the_session() {
     cluster().run(&["rollout", "status", "deployment/app", "--namespace", namespace.name(), "--timeout=55s"]);
     let again = developer.exec("deployment/app", ["cat", "/var/lib/checkout/private"]).succeeded();
     assert_eq!(again.text(), "only for 4321\n");
+}
+
+#[test]
+fn a_sidecar_whose_main_process_is_killed_serves_again_and_the_application_never_notices() {
+    if !cluster().has_node("killing a sidecar") {
+        return;
+    }
+    let scene = Scene::begin("killed-sidecars");
+    for times in 1..=3 {
+        until(Duration::from_secs(20), "a sidecar that has run for a while", || {
+            outage::is_settled(&scene.sidecar_status(&pod(&scene.namespace))).then_some(())
+        });
+        let main = cluster().main_process(&scene.sidecar());
+        let _ = cluster().on_node(&["kill", "-KILL", &main]);
+        until(Duration::from_secs(30), "the sidecar to be started again", || {
+            let status = scene.sidecar_status(&pod(&scene.namespace));
+            (status["restartCount"] == times && status["started"] == true).then_some(())
+        });
+        scene.program.goes_on();
+    }
+    // So says a Service while its only pod isn't ready.
+    scene.only_connections_failed(&[&CUT[..], &["Connection refused"]].concat());
+    scene.application_was_left_alone();
+    scene.application_lost_nothing();
+}
+
+/// Addresses of the control plane's pods.
+fn control_plane() -> Vec<String> {
+    let address = |pod: &Value| pod["status"]["podIP"].as_str().map(str::to_owned);
+    outage::pods_of("webhook").iter().filter_map(address).collect()
+}
+
+#[test]
+fn a_session_deleted_while_its_sidecar_could_not_be_told_ends_once_it_can() {
+    if !cluster().has_node("cutting sidecars off") {
+        return;
+    }
+    let scene = Scene::begin("deleted-unheard");
+    let pod = pod(&scene.namespace);
+    let status: Value =
+        serde_json::from_str(pod["metadata"]["annotations"]["mirrord.dev/status"].as_str().unwrap()).unwrap();
+    let port = u16::try_from(status["containers"][0]["port"].as_u64().unwrap()).unwrap();
+    let unheard = Dropped::datagrams(&control_plane(), pod["status"]["podIP"].as_str().unwrap(), port);
+    cluster().run(&["delete", "sessions.mirrord.dev", "--all", "--namespace", scene.namespace.name()]);
+    // The router has heard of it, and lets nothing more through: the client asks the API server, and knows.
+    let end = scene.program.end(Duration::from_secs(40));
+    assert!(end.contains("there is no such session"), "{end}");
+    assert!(!scene.sidecar_log().contains("was deleted"), "the sidecar can't know");
+    drop(unheard);
+    until(Duration::from_secs(20), "the sidecar to end the session", || {
+        scene.sidecar_log().contains("was deleted").then_some(())
+    });
+    scene.pod_was_left_alone();
 }
 
 /// The sidecar's, as containerd knows it.

@@ -234,6 +234,8 @@ impl Sessions {
         match sidecars::choose(&pods, wish.container.as_deref(), primary) {
             Ok(mut choice) => {
                 // As good as none, and mended in the same way.
+                let more = u32::try_from(strangers.len()).unwrap_or(u32::MAX);
+                choice.running = choice.running.saturating_add(more);
                 choice.without_sidecar.extend(strangers);
                 choice.without_sidecar.truncate(MAX_PODS);
                 Ok(Granted { workload, features, choice })
