@@ -36,7 +36,7 @@ pub enum FrameError {
     /// The header isn't the message that was expected.
     #[error("malformed header: {0}")]
     Malformed(String),
-    /// A request of a newer release.
+    /// A request or boot call of a newer release.
     #[error("unsupported request {0:?}")]
     Unsupported(String),
 }
@@ -98,4 +98,11 @@ pub fn encode_with_tail<T: Serialize>(header: &T, tail: &[u8]) -> Result<Vec<u8>
 pub fn decode<T: DeserializeOwned>(header: &[u8]) -> Result<T, FrameError> {
     ciborium::de::from_reader_with_recursion_limit(header, 16)
         .map_err(|error| FrameError::Malformed(error.to_string()))
+}
+
+/// What a message calls itself: the only key of its outer map, where there is one.
+pub(crate) fn name(header: &[u8]) -> Option<String> {
+    let value: ciborium::Value = decode(header).ok()?;
+    let [(ciborium::Value::Text(name), _)] = value.as_map()?.as_slice() else { return None };
+    Some(name.chars().take(64).collect())
 }

@@ -140,16 +140,9 @@ impl Request {
     /// # Errors
     /// [`FrameError::Unsupported`] or [`FrameError::Malformed`].
     pub fn decode(header: &[u8]) -> Result<Self, FrameError> {
-        frame::decode(header).map_err(|error| match request_name(header) {
+        frame::decode(header).map_err(|error| match frame::name(header) {
             Some(name) if !REQUESTS.contains(&name.as_str()) => FrameError::Unsupported(name),
             _ => error,
         })
     }
-}
-
-/// The only key of the outer map, where there is one.
-fn request_name(header: &[u8]) -> Option<String> {
-    let value: ciborium::Value = frame::decode(header).ok()?;
-    let [(ciborium::Value::Text(name), _)] = value.as_map()?.as_slice() else { return None };
-    Some(name.chars().take(64).collect())
 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ciborium::Value;
 use mirrord_protocol::{
-    boot::{Announce, Announcement, Call, Install},
+    boot::{Announce, Announcement, CALLS, Call, Install},
     control::{Close, CloseCode, Control, Hello, Rights, View},
     feature::Feature,
     frame::{self, FrameError, PREFIX_BYTES, Prefix},
@@ -38,7 +38,8 @@ fn extend(value: &mut Value) {
     match value {
         Value::Map(fields) => {
             fields.iter_mut().for_each(|(_, field)| extend(field));
-            let choices = ["V4", "V6", "ok", "failed", "rights", "close", "enroll", "install", "announce"];
+            let choices =
+                ["V4", "V6", "ok", "failed", "rights", "close", "enroll", "install", "announce", "report"];
             let choice = |(name, _): &(Value, Value)| {
                 name.as_text().is_some_and(|name| {
                     choices.contains(&name) || mirrord_protocol::request::REQUESTS.contains(&name)
@@ -112,6 +113,18 @@ fn an_unknown_request_is_unsupported_and_a_broken_one_malformed() {
         assert!(matches!(decode(&broken), Err(FrameError::Malformed(_))), "{broken:?}");
     }
     assert!(matches!(Request::decode(&[]), Err(FrameError::Malformed(_))));
+}
+
+#[test]
+fn an_unknown_boot_call_is_unsupported_and_every_known_one_is_named() {
+    let unknown = Call::decode(&header(&map(&[("dance", map(&[]))])));
+    assert_eq!(unknown, Err(FrameError::Unsupported("dance".into())));
+    assert!(matches!(Call::decode(&header(&map(&[("install", map(&[]))]))), Err(FrameError::Malformed(_))));
+    for sample in samples() {
+        let call = sample.name.strip_prefix("boot.").filter(|name| CALLS.contains(name));
+        assert_eq!(call.is_some(), Call::decode(&sample.bytes).is_ok(), "{}", sample.name);
+    }
+    assert!(CALLS.iter().all(|call| samples().iter().any(|sample| sample.name == format!("boot.{call}"))));
 }
 
 #[test]

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use mirrord_certs::{GateKey, key_hash, verify};
 use mirrord_protocol::{
-    boot::{Announce, Call, Done, Enrolled, Install},
+    VERSION,
+    boot::{Announce, Call, Done, Enrolled, Install, Report},
     control::CloseCode,
+    frame::FrameError,
     reply::{Failure, FailureCode, Reply},
 };
 use mirrord_tunnel::{
@@ -18,7 +20,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::task::JoinSet;
 
 use crate::{
-    clock,
+    clock, session,
     twin::{Installed, Twin, blocking},
     worker::RESET_KEY_BYTES,
 };
@@ -45,13 +47,24 @@ pub(crate) async fn serve(connection: Connection, twin: Arc<Twin>) {
 
 async fn answer(mut send: SendStream, mut receive: RecvStream, twin: Arc<Twin>) -> Result<(), FramingError> {
     let frame = framing::expect(&mut receive).await?;
-    match frame.decode::<Call>()? {
+    let call = match Call::decode(&frame.header) {
+        Ok(call) => call,
+        Err(FrameError::Unsupported(name)) => {
+            let message = format!("this sidecar is older than the boot call {name:?}");
+            refuse(&mut send, Failure::new(FailureCode::Unsupported, libc::ENOSYS, message)).await?;
+            let _ = send.finish();
+            return Ok(());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    match call {
         Call::Enroll {} => match enroll(&twin).await {
             Ok((enrolled, token)) => framing::write(&mut send, &Reply::Ok(enrolled), &token).await?,
             Err(failure) => refuse(&mut send, failure).await?,
         },
         Call::Install(call) => done(&mut send, install(&twin, call)).await?,
         Call::Announce(call) => done(&mut send, announce(&twin, call)).await?,
+        Call::Report {} => framing::write(&mut send, &Reply::Ok(report(&twin).await), &[]).await?,
     }
     // Fails only where the connection is lost, which the next read tells.
     let _ = send.finish();
@@ -80,7 +93,15 @@ async fn enroll(twin: &Arc<Twin>) -> Result<(Enrolled, Vec<u8>), Failure> {
     let unable = |error: String| Failure::new(FailureCode::System, libc::EIO, error);
     let token = token.map_err(|error| unable(error.to_string()))?;
     let csr = twin.key.signing_request().map_err(|error| unable(error.to_string()))?;
-    Ok((Enrolled { csr, installed: twin.is_installed(clock::now()), view }, token))
+    Ok((Enrolled { csr, installed: twin.is_installed(clock::now()), view, version: VERSION }, token))
+}
+
+/// What was done since the last report.
+async fn report(twin: &Arc<Twin>) -> Report {
+    let shared = Arc::clone(twin);
+    let looked = blocking(move || shared.views.why(std::time::Instant::now())).await;
+    let (view, why) = looked.unwrap_or_default();
+    Report { software: session::SOFTWARE.into(), view, why, ..twin.counts.take() }
 }
 
 fn install(twin: &Twin, call: Install) -> Result<(), Failure> {

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mirrord_protocol::control::View;
+use mirrord_protocol::{boot::Why, control::View};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use crate::{
@@ -90,6 +90,15 @@ impl Views {
             live.eyes = self.pick(target);
         }
         Arc::clone(live.eyes.as_ref().unwrap_or(&self.own))
+    }
+
+    /// Which view is the best one, and why. May block.
+    pub(crate) fn why(&self, now: Instant) -> (View, Why) {
+        match (&self.target, self.current(now).view()) {
+            (None, view) => (view, Why::Isolated),
+            (Some(_), View::Live) => (View::Live, Why::Shared),
+            (Some(_), view) => (view, Why::Unreadable),
+        }
     }
 
     /// The environment, `NAME=value` separated by NUL, and whose it is. May block.

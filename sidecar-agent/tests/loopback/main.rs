@@ -2,6 +2,7 @@
 
 mod hostile;
 mod pod;
+mod reports;
 mod support;
 
 use std::{fs, os::unix::fs::symlink, path::Path};
