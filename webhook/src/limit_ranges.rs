@@ -16,7 +16,10 @@ use kube::{
 };
 use tokio::sync::watch;
 
-use crate::injection::{LimitRangeItem, Limits};
+use crate::{
+    injection::{LimitRangeItem, Limits},
+    metrics::{Watch, metrics},
+};
 
 /// Items of the LimitRanges of one namespace, by name.
 type Items = BTreeMap<String, Vec<LimitRangeItem>>;
@@ -50,7 +53,10 @@ impl LimitRanges {
                 }
                 Ok(Event::Apply(range)) => put(&mut self.write(), &range),
                 Ok(Event::Delete(range)) => remove(&mut self.write(), &range),
-                Err(error) => tracing::warn!("LimitRanges can't be watched: {error}"),
+                Err(error) => {
+                    metrics().cluster.watch_restarts.of(Watch::LimitRanges).inc();
+                    tracing::warn!("LimitRanges can't be watched: {error}");
+                }
             }
         }
     }
