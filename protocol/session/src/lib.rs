@@ -80,9 +80,6 @@ pub struct SessionStatus {
     /// Only in answers to dry runs without a target.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub targets: Vec<TargetReport>,
-    /// Standing conditions, as Kubernetes writes them.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub conditions: Vec<Condition>,
 }
 
 /// Who created a Session, from the API server's `userInfo`.
@@ -128,21 +125,6 @@ pub struct TargetReport {
     pub injected: u32,
     /// What the caller is granted on it.
     pub features: Vec<String>,
-}
-
-/// A standing condition of a Session.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Condition {
-    /// CamelCase.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// `True`, `False` or `Unknown`.
-    pub status: String,
-    /// CamelCase.
-    pub reason: String,
-    /// For people.
-    pub message: String,
 }
 
 /// The definition to install, without a status subresource.
