@@ -10,6 +10,7 @@
 //! | [`hostile`] | the application beside a twin, and other users of a developer's machine, get nothing of it |
 //! | [`neighbours`] | other users of the cluster get nothing of a session |
 //! | [`rights`] | what our ServiceAccounts may do, all of it |
+//! | [`observability`] | metrics, Events and audit lines of a session, and nothing of people in labels |
 //! | [`chart`] | the chart is well-formed and refuses unknown values |
 #![forbid(unsafe_code)]
 
@@ -20,5 +21,6 @@ mod forgery;
 mod hostile;
 mod injection;
 mod neighbours;
+mod observability;
 mod refusals;
 mod rights;
