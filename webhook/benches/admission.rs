@@ -18,7 +18,7 @@ use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use mirrord_certs::{Authority, GateMaster};
 use mirrord_webhook::{
-    boot::{Boot, channel, enroll::Enroller},
+    boot::{self, Boot, channel, enroll::Enroller},
     certificates::{bundle::Configuration, serving::Serving},
     injection::{Authorities, Settings},
     limit_ranges::LimitRanges,
@@ -27,7 +27,7 @@ use mirrord_webhook::{
         https,
         routes::{self, Answerers, INJECT},
     },
-    sessions::{Lifetimes, Sessions},
+    sessions::{Lifetimes, Sessions, crowd::Crowd},
 };
 use rustix::{
     process::Pid,
@@ -122,7 +122,8 @@ async fn answerers(authority: &Arc<Authority>) -> Answerers {
     let gate = GateMaster::generate().unwrap();
     let (_, configuration) = watch::channel(Configuration::default());
     let enroller = Enroller { client: client.clone(), authority: authority.clone(), gate: gate.clone() };
-    let (_boot, prepare) = Boot::new(enroller, channel::endpoint().unwrap(), configuration.clone(), 0);
+    let (endpoint, bounds) = (channel::endpoint().unwrap(), boot::Bounds { grace: 0, per_user: 64 });
+    let (_boot, prepare) = Boot::new(enroller, endpoint, configuration.clone(), bounds);
     Answerers {
         injection: Settings::new(
             "registry.example/agent:1",
@@ -137,6 +138,8 @@ async fn answerers(authority: &Arc<Authority>) -> Answerers {
             authority: authority.certificate_pem().to_owned(),
             ingress: watch::channel(None).1,
             configuration,
+            crowd: watch::channel(Crowd::default()).1,
+            per_user: 64,
             prepare,
         },
     }
