@@ -115,6 +115,13 @@ impl Authority {
         &self.certificate_pem
     }
 
+    /// When its certificate ends; 0 where that can't be read, which its issuing excludes.
+    #[must_use]
+    pub fn not_after(&self) -> UnixTime {
+        let parsed = x509_parser::parse_x509_certificate(&self.certificate);
+        parsed.map_or(0, |(_, it)| it.validity().not_after.timestamp().try_into().unwrap_or(0))
+    }
+
     /// The private key, PKCS #8 PEM: for the control plane's Secret only.
     #[must_use]
     pub fn key_pem(&self) -> &str {

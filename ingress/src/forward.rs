@@ -95,6 +95,7 @@ impl Forwarder {
             held: Held::default(),
             heard: Instant::now(),
         };
+        core.count();
         Ok(Self { listen, buffers, core })
     }
 
@@ -186,6 +187,7 @@ impl Core {
             && let Some(keys) = self.gate.refresh(now.instant)
         {
             self.router.set_keys(keys);
+            self.count();
             verdict = self.router.decide(client, &knock, now);
         }
         match verdict {
@@ -257,6 +259,7 @@ impl Core {
         let now = moment();
         let closed = self.router.apply(change, now.instant);
         self.close(&closed);
+        self.count();
         for (origin, bytes, ecn) in self.held.take(now.instant, |route| self.router.knows(route, now.unix)) {
             self.train(origin, Train { bytes: &bytes, stride: bytes.len(), ecn });
         }
@@ -265,7 +268,16 @@ impl Core {
     fn tick(&mut self) {
         let closed = self.router.tick(Instant::now());
         self.close(&closed);
+        self.count();
         self.listen.heal();
+    }
+
+    /// Tells how much there is of what changes seldom.
+    fn count(&self) {
+        let (routes, sessions) = self.router.routes();
+        self.counters.routes.store(routes as u64, Relaxed);
+        self.counters.sessions.store(sessions as u64, Relaxed);
+        self.counters.gate_keys.store(self.router.keys() as u64, Relaxed);
     }
 
     fn close(&mut self, closed: &[FlowId]) {

@@ -1,15 +1,17 @@
-//! What kubelet asks: `/livez` (does it answer at all?) and `/readyz` (does it know the routes, and wants to stay?).
+//! What kubelet asks: `/livez` (does it answer at all?) and `/readyz` (does it know the routes, and wants to stay?). And
+//! `/metrics`, for who asks.
 
 use std::{
     io,
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
 
 use axum::{Router, extract::State, http::StatusCode, routing::get};
+use mirrord_telemetry::{Registry, exposition};
 use tokio::net::TcpListener;
 
 use crate::socket::no_ipv6;
@@ -19,12 +21,24 @@ use crate::socket::no_ipv6;
 pub struct Health {
     listed: AtomicBool,
     stopping: AtomicBool,
+    watch_failures: AtomicU64,
 }
 
 impl Health {
     /// The first list of Sessions is in.
     pub fn listed(&self) {
         self.listed.store(true, Relaxed);
+    }
+
+    /// The watch on Sessions failed, and is begun again.
+    pub fn watch_failed(&self) {
+        self.watch_failures.fetch_add(1, Relaxed);
+    }
+
+    /// How often it did.
+    #[must_use]
+    pub fn watch_failures(&self) -> u64 {
+        self.watch_failures.load(Relaxed)
     }
 
     /// It is about to stop.
@@ -56,9 +70,12 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 ///
 /// # Errors
 /// None that axum documents.
-pub async fn serve(listener: TcpListener, health: Arc<Health>) -> io::Result<()> {
-    let app =
-        Router::new().route("/livez", get(|| async { "ok" })).route("/readyz", get(ready)).with_state(health);
+pub async fn serve(listener: TcpListener, health: Arc<Health>, registry: Registry) -> io::Result<()> {
+    let app = Router::new()
+        .route("/livez", get(|| async { "ok" }))
+        .route("/readyz", get(ready))
+        .with_state(health)
+        .merge(exposition::routes(registry));
     axum::serve(listener, app).await
 }
 

@@ -13,6 +13,7 @@
 //! | [`watch`] | follows the Sessions |
 //! | [`held`] | keeps first packets that came before their route |
 //! | [`health`] | what kubelet asks |
+//! | [`metrics`] | what Prometheus asks |
 //! | [`settings`] | what can be set |
 //! | [`mod@run`] | puts the parts together |
 #![forbid(unsafe_code)]
@@ -22,6 +23,7 @@ pub mod forward;
 pub mod gate;
 pub mod health;
 pub mod held;
+pub mod metrics;
 pub mod reason;
 pub mod router;
 pub mod routes;

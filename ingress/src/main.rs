@@ -5,12 +5,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use mirrord_ingress::{run::run, settings::Settings};
-use tracing_subscriber::EnvFilter;
+use mirrord_telemetry::log;
 
 fn main() -> ExitCode {
     let settings = Settings::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    log::install(settings.log_format);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

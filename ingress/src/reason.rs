@@ -76,6 +76,12 @@ pub struct Counters {
     pub bytes_in: AtomicU64,
     /// Bytes from sidecars to clients.
     pub bytes_out: AtomicU64,
+    /// Routes that stand now.
+    pub routes: AtomicU64,
+    /// Sessions that are known now.
+    pub sessions: AtomicU64,
+    /// Keys that gate tokens are checked with now.
+    pub gate_keys: AtomicU64,
     dropped: [AtomicU64; Reason::ALL.len()],
 }
 

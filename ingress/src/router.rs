@@ -168,6 +168,18 @@ impl Router {
         !self.flows.is_empty() || self.routes.any_retired()
     }
 
+    /// How many routes stand, and how many Sessions are known.
+    #[must_use]
+    pub fn routes(&self) -> (usize, usize) {
+        self.routes.counts()
+    }
+
+    /// How many keys there are.
+    #[must_use]
+    pub fn keys(&self) -> usize {
+        self.keys.len()
+    }
+
     /// How many flows stand.
     #[must_use]
     pub fn flows(&self) -> usize {

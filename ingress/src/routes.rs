@@ -121,6 +121,12 @@ impl Routes {
         }
     }
 
+    /// How many routes stand, and how many Sessions are known.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        (self.routes.len(), self.sessions.len())
+    }
+
     /// Whether [`Self::expire`] will have something to do.
     #[must_use]
     pub fn any_retired(&self) -> bool {
@@ -152,6 +158,7 @@ mod tests {
         assert_eq!(routes.open(A, 0), Some(address(1)));
         assert_eq!(routes.open(B, 0), None);
         assert!(routes.stands(B), "its flows may still say good-bye");
+        assert_eq!(routes.counts(), (2, 1));
         routes.expire(now + GRACE);
         assert!(!routes.stands(B));
         assert!(!routes.any_retired());

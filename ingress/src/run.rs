@@ -17,6 +17,7 @@ use crate::{
     forward::Forwarder,
     gate::{GateError, GateFolder},
     health::{self, Health},
+    metrics,
     reason::Counters,
     router::Router,
     settings::Settings,
@@ -61,7 +62,8 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let listen = |address| move |error| RunError::Listen { address, error };
     let (gate, keys) = GateFolder::open(settings.gate_keys.clone())?;
     let router = Router::new(settings.bounds(raise_descriptor_limit()), keys);
-    let forwarder = Forwarder::bind(settings.listen, router, gate, Arc::new(Counters::default()))
+    let counters = Arc::new(Counters::default());
+    let forwarder = Forwarder::bind(settings.listen, router, gate, Arc::clone(&counters))
         .map_err(listen(settings.listen))?;
     let probed = health::bind(settings.health_listen).await.map_err(listen(settings.health_listen))?;
     let address = forwarder.local_addr().map_err(listen(settings.listen))?;
@@ -73,7 +75,8 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let health = Arc::new(Health::default());
     let (changes_tx, changes_rx) = mpsc::channel(CHANGES);
     let (stop_tx, stop_rx) = oneshot::channel();
-    tokio::spawn(health::serve(probed, Arc::clone(&health)));
+    let registry = metrics::registry(&counters, &health);
+    tokio::spawn(health::serve(probed, Arc::clone(&health), registry));
     let watched = Arc::clone(&health);
     tokio::spawn(async move { watch::follow(events, changes_tx, &watched).await });
     tokio::spawn(async move {

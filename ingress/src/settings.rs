@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Parser;
+use mirrord_telemetry::log;
 
 use crate::flows::Bounds;
 
@@ -13,7 +14,7 @@ pub struct Settings {
     /// Where clients' packets arrive, UDP.
     #[arg(long, default_value = "[::]:4433")]
     pub listen: SocketAddr,
-    /// Where /livez and /readyz are answered, plain HTTP.
+    /// Where /livez, /readyz and /metrics are answered, plain HTTP.
     #[arg(long, default_value = "[::]:8080")]
     pub health_listen: SocketAddr,
     /// Folder with the keys of gate tokens: `current`, and `previous` while they change; 32 bytes each.
@@ -26,6 +27,9 @@ pub struct Settings {
     /// the Service hides their addresses (externalTrafficPolicy: Cluster).
     #[arg(long, default_value_t = 2048)]
     pub flows_per_client: u32,
+    /// How lines of the log look.
+    #[arg(long, value_enum, default_value = "text")]
+    pub log_format: log::Format,
 }
 
 /// Descriptors kept for everything that is no flow.

@@ -29,6 +29,7 @@ pub async fn follow(
         let event = match event {
             Ok(event) => event,
             Err(error) => {
+                health.watch_failed();
                 tracing::warn!(%error, "the API server doesn't tell of Sessions; known routes stay");
                 continue;
             }

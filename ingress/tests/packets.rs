@@ -5,12 +5,13 @@ mod support;
 use std::{
     io::IoSliceMut,
     net::{SocketAddr, UdpSocket},
-    sync::atomic::Ordering::Relaxed,
+    sync::{Arc, atomic::Ordering::Relaxed},
 };
 
 use mirrord_certs::GateMaster;
-use mirrord_ingress::reason::Reason;
+use mirrord_ingress::{metrics, reason::Reason};
 use mirrord_protocol::route::{Purpose, RouteId};
+use mirrord_telemetry::exposition;
 use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSocketState};
 use support::{DAY, Gate, Ingress, id, initial, long, next, now, plain_socket, short};
 
@@ -56,6 +57,17 @@ async fn what_is_dropped_never_reaches_a_sidecar() {
         assert_eq!(ingress.counters.dropped(*reason), expected, "{reason}");
     }
     assert_eq!(ingress.counters.flows_opened.load(Relaxed), 1);
+    let shown = exposition::text(&metrics::registry(&ingress.counters, &Arc::default())).unwrap();
+    let families = exposition::parse(&shown).unwrap();
+    for (name, labels, value) in [
+        ("mirrord_ingress_datagrams_dropped_total", &[("reason", "boot")][..], 2.0),
+        ("mirrord_ingress_datagrams_dropped_total", &[("reason", "full")], 0.0),
+        ("mirrord_ingress_flows", &[], 1.0),
+        ("mirrord_ingress_routes", &[], 1.0),
+        ("mirrord_ingress_sessions_watched", &[], 1.0),
+    ] {
+        assert_eq!(exposition::sum(&families, name, labels), Some(value), "{name} {labels:?}");
+    }
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use std::{
 };
 
 use axum::{Json, Router, body::Body, extract::RawQuery, response::IntoResponse, routing::get};
+use mirrord_telemetry::exposition;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use support::{Gate, PATIENCE};
@@ -88,7 +89,7 @@ impl Process {
     }
 }
 
-/// The first line that answers a request, or nothing where nobody listens.
+/// What answers a request, or nothing where nobody listens.
 async fn ask(port: u16, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
     stream
@@ -97,13 +98,14 @@ async fn ask(port: u16, path: &str) -> Option<String> {
         .ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.ok()?;
-    answer.lines().next().map(str::to_owned)
+    Some(answer)
 }
 
 async fn until(port: u16, path: &str, status: &str) {
     let mut pause = tokio::time::interval(Duration::from_millis(20));
     timeout(PATIENCE, async {
-        while ask(port, path).await.is_none_or(|answer| !answer.contains(status)) {
+        let answered = |answer: &str| answer.lines().next().is_some_and(|line| line.contains(status));
+        while ask(port, path).await.is_none_or(|answer| !answered(&answer)) {
             pause.tick().await;
         }
     })
@@ -127,6 +129,14 @@ async fn it_is_ready_after_the_first_list_and_ends_well_on_sigterm() {
     until(port, "/readyz", "503").await;
     may_list.notify_one();
     until(port, "/readyz", "200").await;
+    let answer = ask(port, "/metrics").await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains("content-type: application/openmetrics-text"), "{head}");
+    let families = exposition::parse(body).unwrap();
+    let metric = |name| exposition::sum(&families, name, &[]);
+    assert_eq!(metric("mirrord_ingress_gate_keys"), Some(1.0));
+    assert_eq!(metric("mirrord_ingress_flows"), Some(0.0));
+    assert_eq!(metric("mirrord_ingress_build_info"), Some(1.0));
     process.terminate();
     until(port, "/readyz", "503").await;
     assert!(timeout(PATIENCE, process.ended()).await.unwrap().success());
@@ -140,4 +150,19 @@ async fn without_a_gate_key_it_says_so_and_fails() {
     let process =
         Process::start(&["--listen", "127.0.0.1:0", "--gate-keys", keys.to_str().unwrap()], &kubeconfig);
     assert!(!timeout(PATIENCE, process.ended()).await.unwrap().success());
+}
+
+#[tokio::test]
+async fn machines_can_read_its_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let kubeconfig = kubeconfig(folder.path(), "http://127.0.0.1:1");
+    let keys = folder.path().join("no\nwhere");
+    let arguments =
+        ["--listen", "127.0.0.1:0", "--gate-keys", keys.to_str().unwrap(), "--log-format", "json"];
+    let mut process = Process::start(&arguments, &kubeconfig);
+    let log = process.log();
+    let lines: Vec<String> = tokio::task::spawn_blocking(|| log.collect()).await.unwrap();
+    let last: serde_json::Value = serde_json::from_str(lines.last().unwrap()).unwrap();
+    assert_eq!((&last["level"], &last["message"]), (&json!("ERROR"), &json!("cannot start")));
+    assert!(last["error"].as_str().unwrap().contains("no\nwhere"), "{last}");
 }

@@ -5,14 +5,19 @@
 //! frame each way, the answer's header being a [`crate::reply::Reply`] of the type that is named at the call.
 //! [`Call::Enroll`] proves the sidecar by its pod-bound token; [`Call::Install`] makes it able to serve;
 //! [`Call::Announce`] replaces the *full* set of its sessions. All are idempotent: both replicas of the control plane
-//! do the same, and a set of an older revision than the last one is ignored.
+//! do the same, and a set of an older revision than the last one is ignored. [`Call::Report`] alone takes something away:
+//! a sidecar tells each thing that it counted once, so that what all replicas heard adds up.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    control::{Obstacle, View},
     feature::Feature,
     frame::{self, FrameError},
 };
+
+/// Since this minor version ([`Enrolled::version`]) a sidecar answers [`Call::Report`], and calls that it doesn't know.
+pub const REPORTS_SINCE: u16 = 2;
 
 /// What the control plane asks of a sidecar.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,10 +30,13 @@ pub enum Call {
     /// These are all your sessions. Answered with [`Done`]; fails with
     /// [`crate::reply::FailureCode::NotGranted`] before an install.
     Announce(Announce),
+    /// What did you do since you were asked last? Answered with [`Report`]. Only for who speaks [`REPORTS_SINCE`]: older
+    /// sidecars close the connection.
+    Report {},
 }
 
 /// The names on the wire of all calls that this release knows.
-pub const CALLS: [&str; 3] = ["enroll", "install", "announce"];
+pub const CALLS: [&str; 4] = ["enroll", "install", "announce", "report"];
 
 impl Call {
     /// Decodes a call's header; a name of a newer release is told apart from bytes that make no sense. It is answered with
@@ -52,7 +60,15 @@ pub struct Enrolled {
     pub installed: bool,
     /// What this sidecar can do, and how: for listings and logs.
     #[serde(default)]
-    pub view: crate::control::View,
+    pub view: View,
+    /// Minor version of the sidecar; 0 before [`REPORTS_SINCE`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub version: u16,
+}
+
+/// serde asks with a reference.
+fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+    *number == T::default()
 }
 
 /// What a sidecar needs before it can serve.
@@ -103,3 +119,46 @@ pub struct Announcement {
 /// It is done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {}
+
+/// What a sidecar did since it was asked last, by whomever; counting begins again with each answer. And how it is now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Report {
+    /// Name and release of the sidecar.
+    pub software: String,
+    /// Whose environment and files it lends.
+    pub view: View,
+    /// Why they aren't the running application's; `None` where they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub obstacle: Option<Obstacle>,
+    /// Times that it woke up.
+    pub wakes: u64,
+    /// Sessions that began.
+    pub sessions: u64,
+    /// Requests that were answered.
+    pub requests: Vec<Requests>,
+    /// Contents of files that were sent, in bytes.
+    pub file_bytes: u64,
+    /// Connections that were opened.
+    pub connections: u64,
+    /// Connections that were refused whatever is granted.
+    pub guarded: u64,
+    /// What clients sent into connections, in bytes.
+    pub sent_bytes: u64,
+    /// What came back, in bytes.
+    pub received_bytes: u64,
+}
+
+/// Requests of one kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Requests {
+    /// One of [`crate::request::REQUESTS`], `read`, `other`, or another release's word.
+    pub request: String,
+    /// Served.
+    pub served: u64,
+    /// Refused, for want of a right.
+    pub refused: u64,
+    /// Failed, as they would have in the pod.
+    pub failed: u64,
+}

@@ -34,4 +34,9 @@ pub const ALPN: &[u8] = b"mirrord/1";
 pub const ALPN_BOOT: &[u8] = b"mirrord-boot/1";
 
 /// Minor version spoken by this build. Additive: both ends use the smaller of the two.
-pub const VERSION: u16 = 1;
+///
+/// | version | since when |
+/// |---|---|
+/// | 1 | the first |
+/// | 2 | boot call [`boot::Call::Report`]; boot calls of other releases are answered with `Unsupported`, not by closing |
+pub const VERSION: u16 = 2;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use mirrord_certs::{GateKey, key_hash, verify};
 use mirrord_protocol::{
-    boot::{Announce, Call, Done, Enrolled, Install},
+    VERSION,
+    boot::{Announce, Call, Done, Enrolled, Install, Report},
     control::CloseCode,
     frame::FrameError,
     reply::{Failure, FailureCode, Reply},
@@ -19,7 +20,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::task::JoinSet;
 
 use crate::{
-    clock,
+    clock, session,
     twin::{Installed, Twin, blocking},
     worker::RESET_KEY_BYTES,
 };
@@ -64,6 +65,7 @@ async fn answer(mut send: SendStream, mut receive: RecvStream, twin: Arc<Twin>) 
         },
         Call::Install(call) => done(&mut send, install(&twin, call)).await?,
         Call::Announce(call) => done(&mut send, announce(&twin, call)).await?,
+        Call::Report {} => framing::write(&mut send, &Reply::Ok(report(&twin).await), &[]).await?,
     }
     // Fails only where the connection is lost, which the next read tells.
     let _ = send.finish();
@@ -92,7 +94,15 @@ async fn enroll(twin: &Arc<Twin>) -> Result<(Enrolled, Vec<u8>), Failure> {
     let unable = |error: String| Failure::new(FailureCode::System, libc::EIO, error);
     let token = token.map_err(|error| unable(error.to_string()))?;
     let csr = twin.key.signing_request().map_err(|error| unable(error.to_string()))?;
-    Ok((Enrolled { csr, installed: twin.is_installed(clock::now()), view }, token))
+    Ok((Enrolled { csr, installed: twin.is_installed(clock::now()), view, version: VERSION }, token))
+}
+
+/// What was done since the last report.
+async fn report(twin: &Arc<Twin>) -> Report {
+    let shared = Arc::clone(twin);
+    let looked = blocking(move || shared.views.sight(std::time::Instant::now())).await;
+    let (view, obstacle) = looked.unwrap_or_default();
+    Report { software: session::SOFTWARE.into(), view, obstacle, ..twin.counts.take() }
 }
 
 fn install(twin: &Twin, call: Install) -> Result<(), Failure> {

@@ -7,6 +7,8 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use thiserror::Error;
 
+use crate::telemetry::Format;
+
 /// What `--help` prints.
 pub(crate) const USAGE: &str = "\
 mirrord-agent: the sidecar of a pod that opted into mirrord.
@@ -20,6 +22,7 @@ mirrord-agent: the sidecar of a pod that opted into mirrord.
     --namespace-shared          the pod shares its process namespace: lend the running program's view
     --secret-mount PATH         a volume with secrets, needs the feature `secrets`; may be repeated
     --linger-seconds N          how long to stay awake after the last session (default 10)
+    --log-format text|json      how lines of the log look (default text)
   mirrord-agent --version | --help";
 
 /// What to do.
@@ -46,6 +49,7 @@ pub(crate) struct Settings {
     pub(crate) namespace_shared: bool,
     pub(crate) secret_mounts: Vec<PathBuf>,
     pub(crate) linger: Duration,
+    pub(crate) log_format: Format,
 }
 
 /// Why arguments make no command.
@@ -89,6 +93,7 @@ struct Raw<'a> {
     identity: Option<&'a OsString>,
     authorities: Option<&'a OsString>,
     linger: Option<&'a OsString>,
+    log_format: Option<&'a OsString>,
     secret_mounts: Vec<PathBuf>,
     namespace_shared: bool,
 }
@@ -104,6 +109,7 @@ impl<'a> Raw<'a> {
                 Some("--identity") => raw.identity = Some(value("--identity")?),
                 Some("--ca") => raw.authorities = Some(value("--ca")?),
                 Some("--linger-seconds") => raw.linger = Some(value("--linger-seconds")?),
+                Some("--log-format") => raw.log_format = Some(value("--log-format")?),
                 Some("--secret-mount") => raw.secret_mounts.push(value("--secret-mount")?.into()),
                 Some("--namespace-shared") => raw.namespace_shared = true,
                 _ => return Err(UsageError::Unknown(argument.clone())),
@@ -133,7 +139,18 @@ impl<'a> Raw<'a> {
                 Some(value) => Duration::from_secs(number("--linger-seconds", "a number of seconds", value)?),
                 None => Duration::from_secs(10),
             },
+            log_format: self.log_format.map_or(Ok(Format::Text), log_format)?,
         })
+    }
+}
+
+fn log_format(value: &OsString) -> Result<Format, UsageError> {
+    match value.to_str() {
+        Some("text") => Ok(Format::Text),
+        Some("json") => Ok(Format::Json),
+        _ => {
+            Err(UsageError::Invalid { flag: "--log-format", value: value.clone(), expected: "text or json" })
+        }
     }
 }
 
@@ -159,7 +176,7 @@ mod tests {
     #[test]
     fn serve_reads_every_flag() {
         let words = format!(
-            "{SERVE} --namespace-shared --secret-mount /etc/tls --secret-mount /etc/token --linger-seconds 3"
+            "{SERVE} --namespace-shared --secret-mount /etc/tls --secret-mount /etc/token --linger-seconds 3 --log-format json"
         );
         let Ok(Command::Serve(settings)) = parse_words(&words) else { panic!("{words}") };
         assert_eq!((settings.container.as_str(), settings.port), ("app", 4433));
@@ -167,6 +184,9 @@ mod tests {
         assert_eq!(settings.secret_mounts, [PathBuf::from("/etc/tls"), PathBuf::from("/etc/token")]);
         assert_eq!((settings.authorities.as_str(), settings.linger.as_secs()), ("AAAA", 3));
         assert!(settings.namespace_shared);
+        assert_eq!(settings.log_format, Format::Json);
+        let Ok(Command::Serve(settings)) = parse_words(SERVE) else { panic!("{SERVE}") };
+        assert_eq!(settings.log_format, Format::Text, "as pods of older webhooks expect");
     }
 
     #[test]
@@ -179,5 +199,7 @@ mod tests {
         assert_eq!(parse_words("serve --prot 1"), Err(UsageError::Unknown("--prot".into())));
         let error = parse_words(&SERVE.replace("4433", "70000"));
         assert!(matches!(error, Err(UsageError::Invalid { flag: "--port", .. })));
+        let error = parse_words(&format!("{SERVE} --log-format xml")).expect_err("no format");
+        assert_eq!(error.to_string(), r#"--log-format "xml" is not text or json"#);
     }
 }

@@ -5,7 +5,7 @@
 //! | [`cli`], [`copy`], [`identity`] | flags; how the binary gets into the pod; who it is there |
 //! | [`dormant`] → [`worker`] | one thread and one socket until the control plane calls; then a child, [`awake`] |
 //! | [`gate`], [`ids`] | which datagrams reach QUIC at all |
-//! | [`boot`], [`sessions`] | the control plane's side: certificate, gate keys, who may do what |
+//! | [`boot`], [`sessions`], [`counts`] | the control plane's side: certificate, gate keys, who may do what, what was done |
 //! | [`session`] | the client's side: rights, environment, files, connections, names |
 //! | [`view`], [`live`], [`obstacle`], [`root`] | whose eyes are lent, why not others', and which paths never are |
 #![deny(unsafe_code)]
@@ -15,6 +15,7 @@ mod boot;
 mod cli;
 mod clock;
 mod copy;
+mod counts;
 mod dormant;
 mod gate;
 mod guard;

@@ -21,6 +21,7 @@ use crate::{
     dormant::{self, Datagram, Wake},
     identity::{Identity, IdentityError},
     sys::{process, signals::Termination},
+    telemetry,
     worker::{self, Ended, Memory},
 };
 
@@ -58,6 +59,7 @@ fn print(text: &str) -> Result<(), AgentError> {
 }
 
 fn serve(settings: &Settings) -> Result<(), AgentError> {
+    telemetry::choose(settings.log_format);
     let termination = Termination::watch()?;
     let identity = Identity::load(&settings.identity, &settings.container)?;
     let socket = listen(settings.port).map_err(|error| AgentError::Bind { port: settings.port, error })?;

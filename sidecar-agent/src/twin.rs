@@ -9,6 +9,7 @@ use tokio::sync::{Semaphore, watch};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 
 use crate::{
+    counts::Counts,
     gate::Gate,
     identity::Identity,
     ids::ResetKey,
@@ -39,6 +40,8 @@ pub(crate) struct Twin {
     pub(crate) hellos: Semaphore,
     pub(crate) lookups: Semaphore,
     pub(crate) listings: Semaphore,
+    /// What was done, for the control plane's metrics.
+    pub(crate) counts: Counts,
     installed: Mutex<Option<Installed>>,
     memory: Mutex<Memory>,
     diary: Diary,
@@ -68,6 +71,8 @@ pub(crate) struct Parts {
 
 impl Twin {
     pub(crate) fn new(parts: Parts) -> Self {
+        let counts = Counts::default();
+        counts.wakes.add(1);
         let Parts { identity, key, authorities, gate, reset_key, windows, views, memory, diary } = parts;
         Self {
             identity,
@@ -81,6 +86,7 @@ impl Twin {
             hellos: Semaphore::new(HELLOS_WAITING),
             lookups: Semaphore::new(LOOKUPS),
             listings: Semaphore::new(LISTINGS),
+            counts,
             installed: Mutex::new(None),
             memory: Mutex::new(memory),
             diary,

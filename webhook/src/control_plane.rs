@@ -25,6 +25,7 @@ use crate::{
     clock,
     injection::{self, Authorities},
     limit_ranges::LimitRanges,
+    metrics::{self, Certificate, metrics},
     server::{
         connections::Bounds,
         health::{self, Health},
@@ -76,6 +77,8 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = Client::try_default().await?;
     let keys = Keys::load(&client, &settings).await?;
+    let expiry = i64::try_from(keys.authority.not_after()).unwrap_or(i64::MAX);
+    metrics().cluster.certificate_expiry.of(Certificate::Authority).set(expiry);
     let serving = Serving::new(keys.authority.clone(), &settings.service, &settings.namespace, clock::now())?;
     let tls = serving.tls()?;
     let listener = TcpListener::bind(settings.listen).await.map_err(system("the HTTPS listener"))?;
@@ -92,7 +95,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         limit_ranges: known.limit_ranges_known.clone(),
         stopping,
     };
-    tasks.spawn(health::serve(health_listener, health));
+    tasks.spawn(health::serve(health_listener, health, metrics::registry()));
     let path_key = keys.authority.webhook_path_key();
     let answerers = answerers(&mut tasks, client, &settings, keys, known, endpoint);
     tracing::info!(address = %settings.listen, version = env!("CARGO_PKG_VERSION"), "serving");
@@ -207,5 +210,6 @@ fn injection_settings(settings: &Settings, authority: &Authority) -> injection::
     let authorities = Authorities::new(&[authority.certificate()]);
     let mut injection = injection::Settings::new(&settings.agent_image, &settings.namespace, authorities);
     injection.pull_policy = settings.agent_pull_policy.into();
+    injection.log_format = settings.log_format;
     injection
 }

@@ -8,6 +8,8 @@
 //! | [`certificates`] | the installation's keys, the serving certificate, `caBundle` |
 //! | [`server`] | HTTPS for the API server, health for the kubelet |
 //! | [`limit_ranges`] | what injection knows of namespaces |
+//! | [`events`] | what `kubectl describe` tells about sessions |
+//! | [`metrics`] | all that is counted |
 //! | [`rights`] | what all of this needs in RBAC |
 //! | [`self_test`] | what `helm test` runs |
 //! | [`control_plane`], [`settings`] | how the parts are put together |
@@ -17,8 +19,10 @@ pub mod boot;
 pub mod certificates;
 pub mod clock;
 pub mod control_plane;
+pub mod events;
 pub mod injection;
 pub mod limit_ranges;
+pub mod metrics;
 pub mod rights;
 pub mod self_test;
 pub mod server;

@@ -19,7 +19,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::injection::{LimitRangeItem, Limits, Quota};
+use crate::{
+    injection::{LimitRangeItem, Limits, Quota},
+    metrics::{Watch, metrics},
+};
 
 /// What is known.
 #[derive(Default)]
@@ -87,6 +90,7 @@ impl<T: DeserializeOwned> ByNamespace<T> {
                 Ok(Event::Apply(object)) => put(&mut self.write(), &object, read(&object)),
                 Ok(Event::Delete(object)) => remove(&mut self.write(), &object),
                 Err(error) => {
+                    metrics().cluster.watch_restarts.of(Watch::LimitRanges).inc();
                     tracing::warn!(kind = %K::kind(&()), "bounds of namespaces can't be watched: {error}");
                 }
             }

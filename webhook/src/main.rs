@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use mirrord_telemetry::log;
 use mirrord_webhook::{control_plane, self_test, settings::Settings};
-use tracing_subscriber::EnvFilter;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -12,8 +12,7 @@ async fn main() -> ExitCode {
         return self_test().await;
     }
     let settings = Settings::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).json().flatten_event(true).init();
+    log::install(settings.log_format);
     match control_plane::run(settings).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

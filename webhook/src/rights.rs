@@ -79,6 +79,14 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         scope: Scope::Cluster,
+        group: "events.k8s.io",
+        resources: &["events"],
+        names: &[],
+        verbs: &["create"],
+        reason: "tell by Events of sessions that start and end",
+    },
+    Rule {
+        scope: Scope::Cluster,
         group: "authorization.k8s.io",
         resources: &["subjectaccessreviews"],
         names: &[],

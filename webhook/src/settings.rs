@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use clap::{Parser, ValueEnum};
 use mirrord_protocol::limits;
+use mirrord_telemetry::log;
 
 use crate::injection;
 
@@ -17,7 +18,7 @@ pub struct Settings {
     /// Where the API server reaches it (HTTPS).
     #[arg(long, default_value = "[::]:8443")]
     pub listen: SocketAddr,
-    /// Where the kubelet reaches it (HTTP).
+    /// Where the kubelet reaches it, and Prometheus (HTTP).
     #[arg(long, default_value = "[::]:8080")]
     pub health_listen: SocketAddr,
     /// Its own Service: the name in the serving certificate.
@@ -56,6 +57,9 @@ pub struct Settings {
     /// How many sessions one user may have in a namespace.
     #[arg(long, default_value_t = 64, value_parser = sessions_per_user)]
     pub sessions_per_user: usize,
+    /// How lines of the log look, its own and those of the sidecars that it injects from now on.
+    #[arg(long, value_enum, default_value = "text")]
+    pub log_format: log::Format,
 }
 
 /// More than a sidecar serves would be no bound.

@@ -60,7 +60,7 @@ impl Installation {
     }
 
     fn twin_with_token(&self, uid: &str, token: &str) -> Twin {
-        Twin::start(&self.authority, uid, Manners { token: token.into(), foreign_request: false })
+        Twin::start(&self.authority, uid, Manners::proper(token))
     }
 }
 
@@ -168,7 +168,7 @@ async fn strangers_at_a_pods_address_get_no_certificate_and_hear_of_no_session()
     let _replica = installation.replica();
     installation.api.know_token("token-of-another-pod", "shop", "another-pod");
     installation.api.know_token("token-of-pod-3", "shop", "pod-3");
-    let relaying = Manners { token: "token-of-pod-3".into(), foreign_request: true };
+    let relaying = Manners { foreign_request: true, ..Manners::proper("token-of-pod-3") };
     let mut strangers = [
         installation.twin_with_token("pod-1", "token-of-another-pod"),
         installation.twin_with_token("pod-2", "made up"),

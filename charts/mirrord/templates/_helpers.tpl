@@ -48,6 +48,13 @@ readinessProbe:
   periodSeconds: 2
 {{- end }}
 
+{{/* Where Prometheus finds the metrics, where it goes by annotations. */}}
+{{- define "mirrord.scraped" -}}
+{{- if .Values.metrics.annotations }}
+annotations: {prometheus.io/scrape: "true", prometheus.io/port: "8080", prometheus.io/path: /metrics}
+{{- end }}
+{{- end }}
+
 {{/* Pod settings that both parts have. */}}
 {{- define "mirrord.placement" -}}
 {{- with .root.Values.images.pullSecrets }}

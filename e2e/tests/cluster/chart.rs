@@ -24,7 +24,9 @@ fn a_value_that_does_not_exist_is_refused_by_name() {
 fn every_value_can_be_set() {
     let values = "images.registry=registry.example.com/tools,images.pullSecrets[0].name=pull,webhook.nodeSelector.disk=fast,\
                   ingress.tolerations[0].operator=Exists,ingress.address=mirrord.example.com:443,\
-                  ingress.service.loadBalancerClass=example.com/udp,ingress.service.annotations.a=b,rbac.aggregate=false";
+                  ingress.service.loadBalancerClass=example.com/udp,ingress.service.annotations.a=b,rbac.aggregate=false,\
+                  log.format=text,metrics.annotations=true,metrics.podMonitor.enabled=true,\
+                  metrics.podMonitor.interval=15s,metrics.podMonitor.labels.team=a";
     let rendered =
         helm(&["template", "charts/mirrord", "--namespace", "tools", "--set", values]).succeeded().text();
     for expected in [
@@ -32,6 +34,11 @@ fn every_value_can_be_set() {
         "--agent-image=registry.example.com/tools/mirrord/sidecar-agent:0.1.0",
         "--ingress-address=mirrord.example.com:443",
         "loadBalancerClass: example.com/udp",
+        "--log-format=text",
+        r#"annotations: {prometheus.io/scrape: "true", prometheus.io/port: "8080", prometheus.io/path: /metrics}"#,
+        "kind: PodMonitor",
+        "interval: 15s",
+        "team: a",
         r#"nodeSelector: {"disk":"fast"}"#,
         r#"tolerations: [{"operator":"Exists"}]"#,
         r#"imagePullSecrets: [{"name":"pull"}]"#,
@@ -39,6 +46,8 @@ fn every_value_can_be_set() {
     ] {
         assert!(rendered.contains(expected), "no {expected}");
     }
+    let plain = helm(&["template", "charts/mirrord"]).succeeded().text();
+    assert!(!plain.contains("prometheus.io/") && !plain.contains("PodMonitor"), "only where a value asks");
     assert!(!rendered.contains("aggregate-to-") && !rendered.contains("caBundle:"));
 }
 

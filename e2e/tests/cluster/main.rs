@@ -11,6 +11,7 @@
 //! | [`hostile`] | the application beside a twin, and other users of a developer's machine, get nothing of it |
 //! | [`neighbours`] | other users of the cluster get nothing of a session |
 //! | [`rights`] | what our ServiceAccounts may do, all of it |
+//! | [`observability`] | metrics, Events and audit lines of a session, and nothing of people in labels |
 //! | [`chart`] | the chart is well-formed, refuses unknown values, and passes its own test |
 //! | [`check`] | an admin is told what is wrong, with the line that mends it |
 //! | [`network_policies`] | the chart's policies cut what they don't list, and an opted-in namespace may deny the rest |
@@ -25,6 +26,7 @@ mod hostile;
 mod injection;
 mod neighbours;
 mod network_policies;
+mod observability;
 mod pods;
 mod refusals;
 mod rights;

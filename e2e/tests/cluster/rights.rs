@@ -44,6 +44,10 @@ fn our_service_accounts_may_not_touch_pods_workloads_or_others_secrets() {
         ("create", "serviceaccounts/token"),
         ("impersonate", "users"),
         ("create", "sessions.mirrord.dev"),
+        ("patch", "sessions.mirrord.dev"),
+        ("list", "events.events.k8s.io"),
+        ("delete", "events.events.k8s.io"),
+        ("create", "events"),
     ];
     for account in ACCOUNTS {
         for namespace in ["shop", "mirrord", "kube-system"] {

@@ -86,9 +86,6 @@ pub struct SessionStatus {
     /// Only in answers to dry runs without a target.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub targets: Vec<TargetReport>,
-    /// Standing conditions, as Kubernetes writes them.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub conditions: Vec<Condition>,
 }
 
 /// Who created a Session, from the API server's `userInfo`.
@@ -145,21 +142,6 @@ pub struct TargetReport {
 
 /// How many pods without a sidecar are named.
 pub const NAMED_PODS: usize = 64;
-
-/// A standing condition of a Session.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Condition {
-    /// CamelCase.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// `True`, `False` or `Unknown`.
-    pub status: String,
-    /// CamelCase.
-    pub reason: String,
-    /// For people.
-    pub message: String,
-}
 
 // By reference, as serde calls it.
 fn is_zero(number: &u32) -> bool {

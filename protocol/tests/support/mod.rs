@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 
 use mirrord_protocol::{
-    boot::{Announce, Announcement, Call, Done, Enrolled, Install},
+    boot::{Announce, Announcement, Call, Done, Enrolled, Install, Report, Requests},
     control::{Close, Control, Hello, Obstacle, Rights, View},
     feature::Feature,
     frame,
@@ -167,14 +167,33 @@ fn boot() -> Vec<Sample> {
         deadline: 1_800_043_200,
         creator: "jane@example.com".into(),
     };
+    let report = Report {
+        software: "mirrord-agent 0.1.0".into(),
+        view: View::Live,
+        obstacle: None,
+        wakes: 1,
+        sessions: 2,
+        requests: vec![Requests { request: "open".into(), served: 3, refused: 4, failed: 5 }],
+        file_bytes: 6,
+        connections: 7,
+        guarded: 8,
+        sent_bytes: 9,
+        received_bytes: 10,
+    };
     vec![
         sample("boot.enroll", Call::Enroll {}),
         sample(
             "boot.enrolled",
-            Reply::Ok(Enrolled { csr: vec![0x30, 3], installed: true, view: View::Live }),
+            Reply::Ok(Enrolled { csr: vec![0x30, 3], installed: true, view: View::Live, version: 0 }),
+        ),
+        sample(
+            "boot.enrolled.version",
+            Reply::Ok(Enrolled { csr: vec![0x30, 3], installed: true, view: View::Live, version: 2 }),
         ),
         sample("boot.install", Call::Install(install)),
         sample("boot.announce", Call::Announce(Announce { revision: 12345, sessions: vec![announcement] })),
         sample("boot.done", Reply::Ok(Done {})),
+        sample("boot.report", Call::Report {}),
+        sample("boot.reported", Reply::Ok(report)),
     ]
 }

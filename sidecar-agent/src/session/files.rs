@@ -11,12 +11,17 @@ use mirrord_protocol::{
     reply::{Attributes, Data, Entry, Failure, FailureCode, Link, Listing, Opened},
     request::{List, Open, Read, ReadLink, Stat},
 };
-use quinn::{RecvStream, SendStream};
+use quinn::RecvStream;
 use rustix::fs::{FileType, RawMode};
 use tokio::sync::mpsc;
 
-use super::{grant::Session, reply, requests};
+use super::{
+    grant::Session,
+    reply::{self, Answer},
+    requests,
+};
 use crate::{
+    counts::Kind,
     root::{Refusal, Secrets},
     twin::{blocking, look},
     view::Eyes,
@@ -31,7 +36,7 @@ const LISTING_FRAMES: usize = 2;
 pub(super) async fn open(
     session: &Arc<Session>,
     open: Open,
-    send: &mut SendStream,
+    send: &mut Answer<'_>,
     receive: &mut RecvStream,
 ) -> Option<()> {
     let secrets = session.secrets();
@@ -40,6 +45,7 @@ pub(super) async fn open(
         Ok(opened) => opened,
         Err(failure) => return reply::send::<Opened>(send, Err(failure)).await,
     };
+    send.counts.file_bytes.add(bytes.len() as u64);
     reply::send(send, Ok((Opened { attributes, end }, bytes))).await?;
     let file = Arc::new(file);
     while let Ok(Some(header)) = requests::read(receive).await {
@@ -52,6 +58,8 @@ pub(super) async fn open(
             // Whatever it was: opened anew, it is judged by what the session may see now.
             Err(failure) => Err(failure),
         };
+        send.next(Kind::Read);
+        send.counts.file_bytes.add(data.as_ref().map_or(0, |(_, bytes)| bytes.len() as u64));
         reply::send(send, data).await?;
     }
     Some(())
@@ -104,7 +112,7 @@ fn read_at(file: &File, offset: u64, length: usize) -> io::Result<Vec<u8>> {
 }
 
 /// Attributes of a path.
-pub(super) async fn stat(session: &Arc<Session>, stat: Stat, send: &mut SendStream) -> Option<()> {
+pub(super) async fn stat(session: &Arc<Session>, stat: Stat, send: &mut Answer<'_>) -> Option<()> {
     let secrets = session.secrets();
     let Stat { path, no_follow, access } = stat;
     let attributes =
@@ -113,7 +121,7 @@ pub(super) async fn stat(session: &Arc<Session>, stat: Stat, send: &mut SendStre
 }
 
 /// Target of a symbolic link.
-pub(super) async fn read_link(session: &Arc<Session>, link: ReadLink, send: &mut SendStream) -> Option<()> {
+pub(super) async fn read_link(session: &Arc<Session>, link: ReadLink, send: &mut Answer<'_>) -> Option<()> {
     let secrets = session.secrets();
     let target = look(session.twin(), move |eyes| eyes.root.read_link(&link.path, secrets)).await;
     reply::send(send, served(target).map(|target| (Link { target }, Bytes::new()))).await
@@ -124,7 +132,7 @@ fn served<T>(looked: Option<Result<T, Refusal>>) -> Result<T, Failure> {
 }
 
 /// Entries of a folder, frame by frame as they are read, so that a huge folder needs no huge memory.
-pub(super) async fn list(session: &Arc<Session>, list: List, send: &mut SendStream) -> Option<()> {
+pub(super) async fn list(session: &Arc<Session>, list: List, send: &mut Answer<'_>) -> Option<()> {
     let secrets = session.secrets();
     // Fails only where the semaphore is closed, which nobody does.
     let _turn = session.twin().listings.acquire().await.ok()?;

@@ -41,8 +41,8 @@ const MOST_STREAMS: u32 = 1024;
 /// How long the control stream may take to come, and the last word on it to be acknowledged.
 const CONTROL: Duration = Duration::from_secs(10);
 const LAST_WORD: Duration = Duration::from_millis(200);
-/// Name and release, for the client's logs.
-const SOFTWARE: &str = concat!("mirrord-agent ", env!("CARGO_PKG_VERSION"));
+/// Name and release, for logs and metrics.
+pub(crate) const SOFTWARE: &str = concat!("mirrord-agent ", env!("CARGO_PKG_VERSION"));
 
 /// How a conversation ends.
 enum Ending {
@@ -156,6 +156,7 @@ async fn attend(
         if told.as_ref() != Some(&rights) {
             let first = told.is_none();
             if first {
+                session.twin().counts.sessions.add(1);
                 let (name, creator) = (name(session.key()), &grant.creator);
                 let peer = connection.remote_address();
                 tracing::info!(session = name, creator, software, %peer, features = ?rights.0, "session begins");

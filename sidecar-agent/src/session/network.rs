@@ -22,8 +22,16 @@ use tokio::{
     },
 };
 
-use super::{grant::Session, reply};
-use crate::{guard, sys::lookup, twin::blocking};
+use super::{
+    grant::Session,
+    reply::{self, Answer},
+};
+use crate::{
+    counts::{Count, Counts},
+    guard,
+    sys::lookup,
+    twin::blocking,
+};
 
 /// What is read from a socket at once, in bytes.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -34,21 +42,23 @@ const RESET: VarInt = VarInt::from_u32(0);
 pub(super) async fn connect(
     session: &Arc<Session>,
     connect: Connect,
-    send: &mut SendStream,
+    send: &mut Answer<'_>,
     receive: &mut RecvStream,
 ) -> Option<()> {
     let dialled = tokio::select! {
-        dialled = dial(connect.address) => dialled,
+        dialled = dial(connect.address, send.counts) => dialled,
         // The client gave up.
-        _ = send.stopped() => return None,
+        _ = send.stream.stopped() => return None,
     };
     let (mut stream, connected) = match dialled {
         Ok(dialled) => dialled,
         Err(failure) => return reply::send::<Connected>(send, Err(failure)).await,
     };
+    send.counts.connections.add(1);
     reply::send(send, Ok((connected, Bytes::new()))).await?;
+    let Answer { stream: send, counts, .. } = send;
     let relayed = tokio::select! {
-        relayed = relay(&mut stream, send, receive) => relayed,
+        relayed = relay(&mut stream, send, receive, counts) => relayed,
         () = session.revoked(Feature::Outgoing) => Err(Broken),
     };
     if relayed.is_ok() {
@@ -60,8 +70,9 @@ pub(super) async fn connect(
     None
 }
 
-async fn dial(address: SocketAddr) -> Result<(TcpStream, Connected), Failure> {
+async fn dial(address: SocketAddr, counts: &Counts) -> Result<(TcpStream, Connected), Failure> {
     guard::check(address.ip()).map_err(|why| {
+        counts.guarded.add(1);
         let message =
             format!("{} is {why}: never reached from a pod unless an administrator lists it", address.ip());
         Failure::new(FailureCode::NotGranted, libc::EACCES, message)
@@ -87,33 +98,38 @@ async fn relay(
     stream: &mut TcpStream,
     send: &mut SendStream,
     receive: &mut RecvStream,
+    counts: &Counts,
 ) -> Result<(), Broken> {
     let (reader, writer) = stream.split();
-    tokio::try_join!(outwards(receive, writer), inwards(reader, send)).map(|_| ())
+    let (sent, received) = (&counts.sent_bytes, &counts.received_bytes);
+    tokio::try_join!(outwards(receive, writer, sent), inwards(reader, send, received)).map(|_| ())
 }
 
 /// From the client to the pod's network.
-async fn outwards(receive: &mut RecvStream, mut writer: WriteHalf<'_>) -> Result<(), Broken> {
+async fn outwards(receive: &mut RecvStream, mut writer: WriteHalf<'_>, sent: &Count) -> Result<(), Broken> {
     while let Some(chunk) = receive.read_chunk(CHUNK_BYTES, true).await.map_err(|_| Broken)? {
         writer.write_all(&chunk.bytes).await.map_err(|_| Broken)?;
+        sent.add(chunk.bytes.len() as u64);
     }
     writer.shutdown().await.map_err(|_| Broken)
 }
 
 /// From the pod's network to the client.
-async fn inwards(mut reader: ReadHalf<'_>, send: &mut SendStream) -> Result<(), Broken> {
+async fn inwards(mut reader: ReadHalf<'_>, send: &mut SendStream, received: &Count) -> Result<(), Broken> {
     let mut buffer = BytesMut::new();
     loop {
         buffer.reserve(CHUNK_BYTES);
         if reader.read_buf(&mut buffer).await.map_err(|_| Broken)? == 0 {
             return send.finish().map_err(|_| Broken);
         }
-        send.write_chunk(buffer.split().freeze()).await.map_err(|_| Broken)?;
+        let bytes = buffer.split().freeze();
+        received.add(bytes.len() as u64);
+        send.write_chunk(bytes).await.map_err(|_| Broken)?;
     }
 }
 
 /// Resolves a name as a program in the pod would.
-pub(super) async fn resolve(session: &Arc<Session>, resolve: Resolve, send: &mut SendStream) -> Option<()> {
+pub(super) async fn resolve(session: &Arc<Session>, resolve: Resolve, send: &mut Answer<'_>) -> Option<()> {
     let resolved = look_up(session, resolve).await;
     reply::send(send, resolved.map(|resolved| (resolved, Bytes::new()))).await
 }

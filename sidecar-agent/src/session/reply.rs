@@ -9,13 +9,38 @@ use mirrord_protocol::{
 use quinn::SendStream;
 use serde::Serialize;
 
-use crate::root::Refusal;
+use crate::{
+    counts::{Counts, Kind},
+    root::Refusal,
+};
+
+/// The stream of one request's answer. Its first word decides what the request counts as.
+pub(super) struct Answer<'a> {
+    pub(super) stream: SendStream,
+    pub(super) counts: &'a Counts,
+    kind: Option<Kind>,
+}
+
+impl<'a> Answer<'a> {
+    pub(super) fn new(stream: SendStream, counts: &'a Counts, kind: Kind) -> Self {
+        Self { stream, counts, kind: Some(kind) }
+    }
+
+    /// What is said next answers a request of its own.
+    pub(super) fn next(&mut self, kind: Kind) {
+        self.kind = Some(kind);
+    }
+}
 
 /// Sends an answer; `None` where the client no longer listens.
 pub(super) async fn send<T: Serialize>(
-    stream: &mut SendStream,
+    answer: &mut Answer<'_>,
     result: Result<(T, Bytes), Failure>,
 ) -> Option<()> {
+    if let Some(kind) = answer.kind.take() {
+        answer.counts.answered(kind, result.as_ref().err());
+    }
+    let stream = &mut answer.stream;
     let (reply, tail) = match result {
         Ok((value, tail)) => (Reply::Ok(value), tail),
         Err(failure) => (Reply::Failed(bounded(failure)), Bytes::new()),

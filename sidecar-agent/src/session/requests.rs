@@ -11,8 +11,13 @@ use mirrord_protocol::{
 };
 use quinn::{ReadExactError, RecvStream, SendStream};
 
-use super::{files, grant::Session, network, reply};
-use crate::twin::blocking;
+use super::{
+    files,
+    grant::Session,
+    network,
+    reply::{self, Answer},
+};
+use crate::{counts::Kind, twin::blocking};
 
 /// A request's header: a path, a name or an address, and few fields, in bytes.
 const REQUEST_BYTES: usize = 16 * 1024;
@@ -20,26 +25,28 @@ const REQUEST_BYTES: usize = 16 * 1024;
 /// Answers one request. An error breaks the protocol, and ends the session.
 pub(super) async fn answer(
     session: Arc<Session>,
-    mut send: SendStream,
+    send: SendStream,
     mut receive: RecvStream,
 ) -> Result<(), String> {
     let request = match read(&mut receive).await? {
         Some(header) => Request::decode(&header),
         None => return Ok(()),
     };
+    let kind = request.as_ref().map_or(Kind::Other, Kind::of);
+    let mut answer = Answer::new(send, &session.twin().counts, kind);
     // A client that goes before its answer is no error.
     let _ = match request {
-        Ok(request) => dispatch(&session, request, &mut send, &mut receive).await,
+        Ok(request) => dispatch(&session, request, &mut answer, &mut receive).await,
         Err(FrameError::Unsupported(name)) => {
             let message =
                 format!("this sidecar is older than the request {name:?}; restart the pod to update it");
-            fail(&mut send, Failure::new(FailureCode::Unsupported, libc::ENOSYS, message)).await
+            fail(&mut answer, Failure::new(FailureCode::Unsupported, libc::ENOSYS, message)).await
         }
         Err(error) => {
-            fail(&mut send, Failure::new(FailureCode::Malformed, libc::EINVAL, error.to_string())).await
+            fail(&mut answer, Failure::new(FailureCode::Malformed, libc::EINVAL, error.to_string())).await
         }
     };
-    let _ = send.finish();
+    let _ = answer.stream.finish();
     Ok(())
 }
 
@@ -76,7 +83,7 @@ fn needed(request: &Request) -> Option<Feature> {
 async fn dispatch(
     session: &Arc<Session>,
     request: Request,
-    send: &mut SendStream,
+    send: &mut Answer<'_>,
     receive: &mut RecvStream,
 ) -> Option<()> {
     if let Some(failure) = needed(&request).and_then(|feature| session.check(feature).err()) {
@@ -102,6 +109,6 @@ async fn environment(session: &Arc<Session>) -> Result<(Environment, Bytes), Fai
     Ok((Environment { view }, variables.into()))
 }
 
-async fn fail(send: &mut SendStream, failure: Failure) -> Option<()> {
+async fn fail(send: &mut Answer<'_>, failure: Failure) -> Option<()> {
     reply::send::<()>(send, Err(failure)).await
 }

@@ -3,6 +3,7 @@
 mod hostile;
 mod pod;
 mod releases;
+mod reports;
 mod support;
 
 use std::{fs, os::unix::fs::symlink, path::Path};

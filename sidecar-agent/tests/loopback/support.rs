@@ -11,7 +11,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use mirrord_certs::{Authority, GateKey, SelfSigned, verify};
 use mirrord_protocol::{
     VERSION,
-    boot::{Announce, Announcement, Call, Done, Enrolled, Install},
+    boot::{Announce, Announcement, Call, Done, Enrolled, Install, Report},
     control::{Control, Hello, Rights},
     feature::Feature,
     reply::{Failure, Reply},
@@ -215,6 +215,16 @@ impl ControlPlane {
 
     pub(crate) async fn say(&self, call: Call) -> Result<(), Failure> {
         ask::<_, Done>(&self.connection, &call).await.map(|_| ())
+    }
+
+    pub(crate) async fn report(&self) -> Report {
+        ask(&self.connection, &Call::Report {}).await.expect("reported").0
+    }
+
+    /// A call of another release.
+    pub(crate) async fn call_by_name(&self, name: &str) -> Result<Done, Failure> {
+        let call = std::collections::BTreeMap::from([(name, std::collections::BTreeMap::<&str, u8>::new())]);
+        ask(&self.connection, &call).await.map(|(done, _)| done)
     }
 
     pub(crate) async fn announce(&self, revision: u64, sessions: &[(&SelfSigned, &[Feature])]) {

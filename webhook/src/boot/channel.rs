@@ -1,6 +1,10 @@
 //! One boot connection to one sidecar: dial, ask, be answered.
 
-use std::{net::UdpSocket, sync::Arc, time::Duration};
+use std::{
+    net::UdpSocket,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use mirrord_certs::{Authority, AuthorityError, KeyHash, key_hash, verify};
@@ -24,7 +28,10 @@ use rustls::pki_types::CertificateDer;
 use serde::de::DeserializeOwned;
 
 use super::desired::Twin;
-use crate::clock;
+use crate::{
+    clock,
+    metrics::{BootCall, CallResult, metrics},
+};
 
 /// A sidecar in the same cluster answers within milliseconds.
 const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -79,7 +86,8 @@ pub fn endpoint() -> std::io::Result<Endpoint> {
     Endpoint::new(setup::endpoint(None, &reset_key), None, socket, Arc::new(TokioRuntime))
 }
 
-/// A boot connection. Whose it is, has to be proved inside.
+/// A boot connection; clones are the same one. Whose it is, has to be proved inside.
+#[derive(Clone)]
 pub struct Channel {
     connection: Connection,
 }
@@ -90,6 +98,10 @@ impl Channel {
     /// # Errors
     /// See [`ChannelError`].
     pub async fn dial(endpoint: &Endpoint, authority: &Authority, twin: &Twin) -> Result<Self, ChannelError> {
+        counted(BootCall::Dial, Self::connect(endpoint, authority, twin)).await
+    }
+
+    async fn connect(endpoint: &Endpoint, authority: &Authority, twin: &Twin) -> Result<Self, ChannelError> {
         let identity = authority.control_plane(clock::now())?;
         let config = setup::client(verify::boot_client(&identity)?, Purpose::Boot, twin.route, None)?;
         let connecting = endpoint.connect_with(config, twin.address, &twin.route.server_name())?;
@@ -112,6 +124,16 @@ impl Channel {
     /// # Errors
     /// See [`ChannelError`].
     pub async fn call<T: DeserializeOwned>(&self, call: &Call) -> Result<(T, Bytes), ChannelError> {
+        let kind = match call {
+            Call::Enroll {} => BootCall::Enroll,
+            Call::Install(_) => BootCall::Install,
+            Call::Announce(_) => BootCall::Announce,
+            Call::Report {} => BootCall::Report,
+        };
+        counted(kind, self.ask(call)).await
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, call: &Call) -> Result<(T, Bytes), ChannelError> {
         let answered = tokio::time::timeout(ANSWER, async {
             let (mut send, mut receive) = self.connection.open_bi().await?;
             framing::write(&mut send, call, &[]).await?;
@@ -133,4 +155,22 @@ impl Channel {
     pub fn close(&self) {
         self.connection.close(VarInt::from_u32(CloseCode::Done.number()), b"done");
     }
+}
+
+/// Counts a call when it is over.
+async fn counted<T>(
+    call: BootCall,
+    asked: impl Future<Output = Result<T, ChannelError>>,
+) -> Result<T, ChannelError> {
+    let begun = Instant::now();
+    let answered = asked.await;
+    let result = match &answered {
+        Ok(_) => CallResult::Answered,
+        Err(ChannelError::Failed(_)) => CallResult::Refused,
+        Err(_) => CallResult::Lost,
+    };
+    let metrics = &metrics().boot;
+    metrics.calls.of((call, result)).inc();
+    metrics.call_duration.of(call).observe(begun.elapsed());
+    answered
 }

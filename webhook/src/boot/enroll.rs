@@ -15,7 +15,7 @@ use super::{
     channel::{Channel, ChannelError},
     desired::Twin,
 };
-use crate::clock;
+use crate::{clock, metrics::EnrollFault};
 
 /// How long a sidecar's certificate lives, in seconds: longer than any session.
 const CERTIFICATE_LIFETIME: u64 = 8 * 24 * 3600;
@@ -47,6 +47,22 @@ pub enum EnrollError {
     Stranger(#[from] Stranger),
 }
 
+impl EnrollError {
+    /// The value of the metric's label.
+    #[must_use]
+    pub fn fault(&self) -> EnrollFault {
+        match self {
+            Self::Channel(ChannelError::Failed(_)) => EnrollFault::Refused,
+            Self::Channel(_) => EnrollFault::Unreachable,
+            Self::NoToken | Self::OtherKey => EnrollFault::Unproven,
+            Self::Certificate(_) => EnrollFault::Certificate,
+            Self::Review(_) => EnrollFault::TokenReview,
+            Self::Stranger(Stranger::Unauthenticated(_)) => EnrollFault::Unauthenticated,
+            Self::Stranger(_) => EnrollFault::Stranger,
+        }
+    }
+}
+
 /// Why a token proves nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Stranger {
@@ -75,12 +91,12 @@ pub struct Enroller {
 }
 
 impl Enroller {
-    /// Proves one sidecar and installs what it needs.
+    /// Proves one sidecar and installs what it needs; returns the minor version that it speaks.
     ///
     /// # Errors
     /// See [`EnrollError`].
-    pub async fn enroll(&self, channel: &Channel, twin: &Twin) -> Result<(), EnrollError> {
-        let (Enrolled { csr, .. }, token) = channel.call(&Call::Enroll {}).await?;
+    pub async fn enroll(&self, channel: &Channel, twin: &Twin) -> Result<u16, EnrollError> {
+        let (Enrolled { csr, version, .. }, token) = channel.call(&Call::Enroll {}).await?;
         if request_key_hash(&csr)? != channel.peer_key()? {
             return Err(EnrollError::OtherKey);
         }
@@ -96,7 +112,7 @@ impl Enroller {
             gate_keys: vec![ByteBuf::from(self.gate.route_key(twin.route).as_bytes().to_vec())],
         };
         let (Done {}, _) = channel.call(&Call::Install(install)).await?;
-        Ok(())
+        Ok(version)
     }
 
     async fn review(&self, token: String) -> Result<Option<TokenReviewStatus>, kube::Error> {

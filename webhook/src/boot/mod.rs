@@ -9,12 +9,16 @@
 //! | `watch` | follows the stored Sessions |
 //! | `tend` | one sidecar, for as long as it has sessions |
 //! | [`enroll`] | proves a sidecar and gives it its certificate |
+//! | `report` | what sidecars say they did |
+//! | `news` | tells people of starts and ends |
 //! | [`channel`] | one connection |
 
 pub mod channel;
 pub mod desired;
 pub mod enroll;
 
+mod news;
+mod report;
 mod tend;
 mod watch;
 
@@ -29,6 +33,7 @@ use kube::{
     Api, Client, Error, ResourceExt,
     api::{DeleteParams, Preconditions},
 };
+use mirrord_certs::UnixTime;
 use mirrord_protocol::route::RouteId;
 use mirrord_session::Session;
 use quinn::Endpoint;
@@ -46,6 +51,8 @@ use self::{
 use crate::{
     certificates::bundle::Configuration,
     clock,
+    events::Events,
+    metrics::metrics,
     sessions::{crowd::Crowd, sidecars::Serving},
 };
 
@@ -119,7 +126,7 @@ impl Boot {
         let (twin_tx, prepared_rx) = mpsc::channel(PREPARED);
         let boot = Self {
             client: enroller.client.clone(),
-            hub: Arc::new(Hub { endpoint, enroller }),
+            hub: Arc::new(Hub { endpoint, events: Arc::new(Events::new(enroller.client.clone())), enroller }),
             configuration,
             bounds,
             crowd_tx: state::Sender::default(),
@@ -147,7 +154,8 @@ impl Boot {
                 change = change_rx.recv() => {
                     let Some(change) = change else { break };
                     let listed = matches!(change, Change::Listed(..));
-                    self.desired.apply(change);
+                    let news = self.desired.apply(change);
+                    news::tell(&self.hub.events, news, clock::now(), self.rules());
                     if listed {
                         self.collect_garbage();
                     }
@@ -169,8 +177,9 @@ impl Boot {
 
     /// Gives each sidecar its order, where that has changed.
     fn reconcile(&mut self) {
-        let mut wanted = self.desired.twins(clock::now(), self.rules());
-        self.crowd_tx.send_replace(self.desired.crowd(clock::now(), self.rules()));
+        let now = clock::now();
+        let mut wanted = self.desired.twins(now, self.rules());
+        self.crowd_tx.send_replace(self.desired.crowd(now, self.rules()));
         let revision = self.desired.revision();
         for (route, told) in &self.told {
             let sessions = wanted.remove(route).map(|(_, sessions)| sessions).unwrap_or_default();
@@ -185,6 +194,17 @@ impl Boot {
         }
         for (twin, sessions) in std::mem::take(&mut wanted).into_values() {
             self.tend(twin, Order { revision, sessions: sessions.into(), hold_until: None });
+        }
+        self.count(now);
+    }
+
+    fn count(&self, now: UnixTime) {
+        let (stored, live) = self.desired.counts(now, self.rules());
+        let gauges = &metrics().boot;
+        for (gauge, count) in
+            [(&gauges.stored, stored), (&gauges.live, live), (&gauges.tended, self.told.len())]
+        {
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
 

@@ -4,11 +4,21 @@
 //! with growing pauses, and everything is told anew. Before anything else on a connection the sidecar is proved and
 //! gets its certificate. An empty set is told only to a sidecar that was told another before, until it got it or its
 //! last session has expired anyway.
+//!
+//! A sidecar that can say what it did is asked for it once it has been told, now and then, and before we hang up; never in
+//! the way of what it is to be told.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use mirrord_certs::UnixTime;
-use mirrord_protocol::boot::{Announce, Announcement, Call, Done};
+use mirrord_protocol::boot::{Announce, Announcement, Call, Done, REPORTS_SINCE, Report};
 use quinn::Endpoint;
 use tokio::{sync::watch, time::Instant};
 
@@ -16,8 +26,19 @@ use super::{
     channel::{Channel, ChannelError},
     desired::Twin,
     enroll::{EnrollError, Enroller, RENEW_AFTER},
+    report,
 };
-use crate::{back_off::BackOff, clock};
+use crate::{
+    back_off::BackOff,
+    clock,
+    events::Events,
+    metrics::{Release, metrics},
+};
+
+/// How often a sidecar is asked what it did.
+const REPORT_EVERY: Duration = Duration::from_secs(30);
+/// So many failures in a row are worth an Event: a pod that ends, or begins, has one or two.
+const WORTH_AN_EVENT: u32 = 4;
 
 /// What a sidecar is to be told.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +54,7 @@ pub(super) struct Order {
 /// What all sidecars' tending shares.
 pub(super) struct Hub {
     pub(super) endpoint: Endpoint,
+    pub(super) events: Arc<Events>,
     pub(super) enroller: Enroller,
 }
 
@@ -42,21 +64,25 @@ pub(super) struct Tending {
     twin: Twin,
     /// When the last session that it was told about will have expired by itself.
     told_until: UnixTime,
+    /// How often it was told.
+    reached: u64,
     back_off: BackOff,
 }
 
 impl Tending {
     pub(super) fn new(hub: Arc<Hub>, twin: Twin) -> Self {
         let back_off = BackOff::new(Duration::from_millis(200), Duration::from_secs(15));
-        Self { hub, twin, told_until: 0, back_off }
+        Self { hub, twin, told_until: 0, reached: 0, back_off }
     }
 
     /// Tends until there is nothing left to tell.
     pub(super) async fn run(mut self, mut order_rx: watch::Receiver<Order>) {
+        let mut failures = 0;
         loop {
+            let reached = self.reached;
             let Err(error) = self.converse(&mut order_rx).await else { return };
-            let Twin { namespace, pod, route, .. } = &self.twin;
-            tracing::warn!(namespace, pod, %route, "a sidecar can't be told of its sessions: {error}");
+            failures = if self.reached == reached { failures + 1 } else { 1 };
+            self.complain(&error, failures);
             if self.has_nothing_to_tell(&order_rx.borrow()) {
                 return;
             }
@@ -68,14 +94,27 @@ impl Tending {
         }
     }
 
+    /// Tells of a failure. The sidecar's own words are among them: text from outside.
+    fn complain(&self, error: &EnrollError, failures: u32) {
+        metrics().boot.enroll_failures.of(error.fault()).inc();
+        let Twin { namespace, pod, route, .. } = &self.twin;
+        let error = error.to_string();
+        tracing::warn!(namespace, pod, %route, error, failures, "a sidecar can't be told of its sessions");
+        if failures == WORTH_AN_EVENT {
+            let (hub, twin) = (self.hub.clone(), self.twin.clone());
+            tokio::spawn(async move { hub.events.unreachable(&twin, &error).await });
+        }
+    }
+
     fn has_nothing_to_tell(&self, order: &Order) -> bool {
         order.sessions.is_empty() && self.told_until <= clock::now() && hold(order).is_none()
     }
 
     async fn converse(&mut self, order_rx: &mut watch::Receiver<Order>) -> Result<(), EnrollError> {
-        let Hub { endpoint, enroller } = &*self.hub;
+        let Hub { endpoint, enroller, .. } = &*self.hub;
         let channel = Channel::dial(endpoint, &enroller.authority, &self.twin).await?;
-        enroller.enroll(&channel, &self.twin).await?;
+        let version = enroller.enroll(&channel, &self.twin).await?;
+        let mut reporter = Reporter::new(channel.clone(), version);
         let mut enrolled_at = clock::now();
         loop {
             let order = order_rx.borrow_and_update().clone();
@@ -86,9 +125,15 @@ impl Tending {
                 }
                 self.announce(&channel, &order).await?;
                 self.back_off.reset();
+                self.reached += 1;
             }
             let hold = hold(&order);
             if order.sessions.is_empty() && hold.is_none() {
+                tokio::select! {
+                    () = reporter.ask() => {}
+                    // It has sessions again.
+                    Ok(()) = order_rx.changed() => continue,
+                }
                 channel.close();
                 return Ok(());
             }
@@ -98,6 +143,7 @@ impl Tending {
                     return Ok(());
                 },
                 error = channel.closed() => return Err(error.into()),
+                never = reporter.keep_asking(), if !order.sessions.is_empty() => match never {},
                 () = clock::pause(hold.unwrap_or_default()), if order.sessions.is_empty() => {}
             }
         }
@@ -122,6 +168,52 @@ impl Tending {
         let (revision, sessions) = (order.revision, order.sessions.len());
         tracing::debug!(namespace, pod, %route, revision, sessions, "told");
         Ok(())
+    }
+}
+
+/// Asks one sidecar what it did, if it can say.
+#[derive(Clone)]
+struct Reporter {
+    channel: Channel,
+    speaks: bool,
+    /// Whether it has said of which release it is.
+    known: Arc<AtomicBool>,
+    next: Instant,
+}
+
+impl Reporter {
+    fn new(channel: Channel, version: u16) -> Self {
+        let speaks = version >= REPORTS_SINCE;
+        if !speaks {
+            metrics().boot.enrolled.of(Release::Unknown).inc();
+        }
+        Self { channel, speaks, known: Arc::default(), next: Instant::now() }
+    }
+
+    /// Asks now and then, for ever. What was asked is heard to its end, also where this is dropped meanwhile.
+    async fn keep_asking(&mut self) -> Infallible {
+        loop {
+            clock::pause(self.next.saturating_duration_since(Instant::now())).await;
+            self.next = Instant::now() + REPORT_EVERY;
+            let asking = self.clone();
+            tokio::spawn(async move { asking.ask().await });
+        }
+    }
+
+    /// Asks. Where there is no answer, nothing is lost but counts.
+    async fn ask(&self) {
+        if !self.speaks {
+            return;
+        }
+        match self.channel.call::<Report>(&Call::Report {}).await {
+            Ok((report, _)) => {
+                if !self.known.swap(true, Relaxed) {
+                    metrics().boot.enrolled.of(report::release(&report)).inc();
+                }
+                report::count(&report);
+            }
+            Err(error) => tracing::debug!(error = error.to_string(), "a sidecar doesn't say what it did"),
+        }
     }
 }
 

@@ -15,7 +15,11 @@ use mirrord_session::Session;
 use tokio::sync::mpsc;
 
 use super::desired::Change;
-use crate::{back_off::BackOff, clock::pause};
+use crate::{
+    back_off::BackOff,
+    clock::pause,
+    metrics::{Watch, metrics},
+};
 
 /// A watch is renewed after so long, in seconds: a connection that died silently is noticed then.
 const WATCH_SECONDS: u32 = 60;
@@ -38,6 +42,7 @@ pub(super) async fn follow(api: Api<Session>, change_tx: mpsc::Sender<Change>) {
     let mut back_off = BackOff::new(Duration::from_millis(200), Duration::from_secs(10));
     while !change_tx.is_closed() {
         if let Err(error) = list_and_watch(&api, &change_tx, &mut back_off).await {
+            metrics().cluster.watch_restarts.of(Watch::Sessions).inc();
             tracing::warn!("Sessions can't be watched: {error}");
             pause(back_off.next()).await;
         }

@@ -20,7 +20,10 @@ use mirrord_certs::UnixTime;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::server::routes::{INJECT, SESSIONS};
+use crate::{
+    metrics::{Watch, metrics},
+    server::routes::{INJECT, SESSIONS},
+};
 
 /// An API server may take so long to heed a new configuration, in seconds. Timestamps have whole seconds as well.
 const IN_FORCE_AFTER: u64 = 1;
@@ -82,7 +85,7 @@ pub async fn keep(
             Some(Ok(Some(configuration))) => {
                 let known = ensure(&api, &configuration, ours).await;
                 unwritten = (!known.agrees).then_some(configuration);
-                known_tx.send_if_modified(|current| std::mem::replace(current, known) != known);
+                tell(known_tx, known);
             }
             Some(Ok(None)) => {
                 tracing::warn!(
@@ -90,12 +93,20 @@ pub async fn keep(
                     "there is no MutatingWebhookConfiguration of this name: no pod is injected"
                 );
                 unwritten = None;
-                known_tx.send_replace(Configuration::default());
+                tell(known_tx, Configuration::default());
             }
-            Some(Err(error)) => tracing::warn!(name, "the webhook configuration can't be watched: {error}"),
+            Some(Err(error)) => {
+                metrics().cluster.watch_restarts.of(Watch::Configuration).inc();
+                tracing::warn!(name, "the webhook configuration can't be watched: {error}");
+            }
             None => return,
         }
     }
+}
+
+fn tell(known_tx: &watch::Sender<Configuration>, known: Configuration) {
+    metrics().cluster.configuration_agrees.set(known.agrees.into());
+    known_tx.send_if_modified(|current| std::mem::replace(current, known) != known);
 }
 
 async fn ensure(

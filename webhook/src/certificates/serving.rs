@@ -14,7 +14,10 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use crate::clock;
+use crate::{
+    clock,
+    metrics::{Certificate, metrics},
+};
 
 /// How often to look whether it is time to renew. (Clocks jump; a timer over months would not notice.)
 const CHECK: Duration = Duration::from_secs(3600);
@@ -100,6 +103,8 @@ impl Serving {
 fn issue(authority: &Authority, names: &[String], now: UnixTime) -> Result<Issued, ServingError> {
     let identity = authority.serving(names, now)?;
     let renew_at = now + identity.not_after.saturating_sub(now) / 3 * 2;
+    let expiry = i64::try_from(identity.not_after).unwrap_or(i64::MAX);
+    metrics().cluster.certificate_expiry.of(Certificate::Serving).set(expiry);
     let key = CertifiedKey::from_der(identity.chain, identity.key, &ring::default_provider())?;
     Ok(Issued { key: Arc::new(key), renew_at })
 }

@@ -196,7 +196,14 @@ fn write(
         if containers.is_empty() {
             containers.push(twin::copy_step(pod, settings, chosen.container, resources.clone()));
         }
-        containers.push(twin::twin(pod, chosen, authorities, sharing.namespace, resources)?);
+        containers.push(twin::twin(
+            pod,
+            chosen,
+            authorities,
+            sharing.namespace,
+            settings.log_format,
+            resources,
+        )?);
     }
     let status = serde_json::to_string(&status(chosen, sharing))?;
     let evictable = twin::evictable_volumes(pod.annotation(|annotations| &annotations.evictable_volumes));

@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use mirrord_telemetry::log;
 use serde::Serialize;
 
 use super::{limits::PerResource, quantity::Quantity};
@@ -32,6 +33,8 @@ pub struct Settings {
     pub copy_user: Option<u32>,
     /// What a sidecar asks for.
     pub sizes: PerResource<Size>,
+    /// How lines of a sidecar's log look.
+    pub log_format: log::Format,
 }
 
 /// `imagePullPolicy`.
@@ -68,6 +71,7 @@ impl Settings {
             own_namespace: own_namespace.to_owned(),
             copy_user: Some(COPY_USER),
             sizes: default_sizes(),
+            log_format: log::Format::default(),
         }
     }
 }

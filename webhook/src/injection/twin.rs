@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 
+use mirrord_telemetry::log;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -165,6 +166,7 @@ pub(super) fn twin<'a>(
     chosen: &'a Chosen<'_, 'a>,
     authorities: &'a str,
     namespace: ProcessNamespace,
+    log_format: log::Format,
     resources: OurResources,
 ) -> Result<OurContainer<'a>, MountError> {
     let application = chosen.container;
@@ -180,7 +182,7 @@ pub(super) fn twin<'a>(
         image: application.image.as_deref(),
         image_pull_policy: application.image_pull_policy.map(Either::Copied),
         restart_policy: Some("Always"),
-        command: serve(chosen, authorities, namespace, secrets),
+        command: serve(chosen, authorities, namespace, log_format, secrets),
         working_dir: application.working_dir,
         env: copied_env(application)?,
         env_from: application.env_from,
@@ -195,6 +197,7 @@ fn serve<'a>(
     chosen: &'a Chosen<'_, 'a>,
     authorities: &'a str,
     namespace: ProcessNamespace,
+    log_format: log::Format,
     secret_mounts: Vec<String>,
 ) -> Vec<Cow<'a, str>> {
     let port = chosen.port.to_string();
@@ -206,6 +209,10 @@ fn serve<'a>(
         .collect();
     if namespace == ProcessNamespace::Shared {
         command.push(Cow::Borrowed(NAMESPACE_SHARED));
+    }
+    // The default is left out: sidecars of releases before this flag don't know it.
+    if log_format == log::Format::Json {
+        command.extend(["--log-format", "json"].map(Cow::Borrowed));
     }
     for mount in secret_mounts {
         command.extend([Cow::Borrowed("--secret-mount"), Cow::Owned(mount)]);

@@ -11,6 +11,8 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
+use crate::metrics::metrics;
+
 /// How many connections there may be.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
@@ -79,7 +81,10 @@ impl Connections {
         };
         if let Some(entry) = crowded.and_then(|client| open.remove_quietest(client)) {
             entry.leave.notify_one();
+            metrics().server.evicted.inc();
         }
+        metrics().server.opened.inc();
+        metrics().server.connections.inc();
         let id = open.next;
         open.next += 1;
         let leave = Arc::new(Notify::new());
@@ -155,6 +160,7 @@ impl Drop for Busy<'_> {
 impl Drop for Place {
     fn drop(&mut self) {
         self.connections.open().entries.remove(&self.id);
+        metrics().server.connections.dec();
     }
 }
 

@@ -1,6 +1,8 @@
-//! Health, in plain HTTP for the kubelet: alive while it answers, ready while the API server can trust it.
+//! Health, in plain HTTP for the kubelet: alive while it answers, ready while the API server can trust it. And metrics for
+//! who asks.
 
 use axum::{Router, extract::State, http::StatusCode, routing::get};
+use mirrord_telemetry::{Registry, exposition};
 use tokio::{net::TcpListener, sync::watch};
 
 use crate::certificates::bundle::Configuration;
@@ -28,12 +30,13 @@ impl Health {
     }
 }
 
-/// Answers the kubelet, for ever.
-pub async fn serve(listener: TcpListener, health: Health) {
+/// Answers the kubelet and Prometheus, for ever.
+pub async fn serve(listener: TcpListener, health: Health, registry: Registry) {
     let routes = Router::new()
         .route("/livez", get(|| async { "alive" }))
         .route("/readyz", get(ready))
-        .with_state(health);
+        .with_state(health)
+        .merge(exposition::routes(registry));
     if let Err(error) = axum::serve(listener, routes).await {
         tracing::error!("the health listener ended: {error}");
     }

@@ -24,7 +24,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::connections::{Bounds, Connections, Place};
-use crate::clock::pause;
+use crate::{clock::pause, metrics::metrics};
 
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// From one request's end to the next one's headers. Go's clients give idle connections up after 90 s; if we did so
@@ -94,7 +94,10 @@ async fn connection(
 ) {
     match handshake(stream, &tls).await {
         Ok(stream) => speak_http(stream, place, routes, graceful).await,
-        Err(error) => tracing::debug!("TLS: {error}"),
+        Err(error) => {
+            metrics().server.handshakes_failed.inc();
+            tracing::debug!("TLS: {error}");
+        }
     }
 }
 

@@ -9,6 +9,8 @@ use axum::{
 };
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use crate::metrics::Refused;
+
 /// An object has at most 3 MiB in the API server's requests (`MaxRequestBodyBytes`); the review around it is small. A
 /// review of an update would carry two of them, but Sessions are small, and pods are only reviewed when they are made.
 pub const BODY_BYTES: usize = 3 * 1024 * 1024 + 512 * 1024;
@@ -33,6 +35,16 @@ pub enum Refusal {
     Busy,
     /// It didn't arrive in time, or not whole.
     Broken,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::TooLarge => Self::TooLarge,
+            Refusal::Busy => Self::Busy,
+            Refusal::Broken => Self::Broken,
+        }
+    }
 }
 
 impl IntoResponse for Refusal {

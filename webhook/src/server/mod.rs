@@ -6,7 +6,7 @@
 //! | [`intake`] | bodies, within a time and a budget of memory |
 //! | [`https`] | TLS and HTTP/1.1 or HTTP/2 on each connection, bounded in time |
 //! | [`connections`] | how many connections there may be, and who leaves for whom |
-//! | [`health`] | `/livez`, `/readyz` |
+//! | [`health`] | `/livez`, `/readyz`, `/metrics` |
 
 pub mod connections;
 pub mod health;

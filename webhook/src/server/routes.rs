@@ -7,11 +7,11 @@
 //! answer would tell names, addresses and gate tokens of pods, and who may do what. So the paths end in a key that only
 //! the webhook configuration has, and nothing is read, not even a body, from who doesn't know it.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
 use axum::{
     Router,
-    body::Body,
+    body::{Body, Bytes},
     extract::{Path, State},
     http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
@@ -19,12 +19,13 @@ use axum::{
 };
 use serde::Deserialize;
 use serde_json::json;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::intake::Intake;
 use crate::{
     injection::{self, Outcome, Reviewed, Settings},
     limit_ranges::LimitRanges,
+    metrics::{PodReview, Refused, metrics},
     sessions::Sessions,
 };
 
@@ -63,6 +64,19 @@ pub fn router(answerers: Answerers, path_key: String) -> Router {
 }
 
 impl Shared {
+    /// The body of a review, of who knows the path.
+    async fn take(
+        &self,
+        key: &str,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<(Bytes, SemaphorePermit<'_>), Response> {
+        if !self.admits(key) {
+            return Err(refused(Refused::WrongPath, StatusCode::NOT_FOUND));
+        }
+        self.intake.take(headers, body).await.map_err(|refusal| refused(refusal.into(), refusal))
+    }
+
     /// Whether this is the key of the paths, in a time that doesn't tell how much of it is right.
     fn admits(&self, key: &str) -> bool {
         let (key, own) = (key.as_bytes(), self.path_key.as_bytes());
@@ -76,28 +90,29 @@ async fn inject(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    if !shared.admits(&key) {
-        return StatusCode::NOT_FOUND.into_response();
-    }
-    let (body, _share) = match shared.intake.take(&headers, body).await {
+    let (body, _share) = match shared.take(&key, &headers, body).await {
         Ok(taken) => taken,
-        Err(refusal) => return refusal.into_response(),
+        Err(refused) => return refused,
     };
+    let (begun, pods) = (Instant::now(), &metrics().pods);
     let Answerers { injection: settings, limit_ranges, .. } = &shared.answerers;
     // Nothing that outlives the call is changed by it.
     let reviewed = std::panic::catch_unwind(AssertUnwindSafe(|| {
         injection::review(&body, settings, |namespace| limit_ranges.of(namespace))
     }));
-    match reviewed {
+    let (outcome, answer) = match reviewed {
         Ok(reviewed) => {
             log(&reviewed);
-            json(reviewed.body)
+            (PodReview::of(&reviewed.outcome), reviewed.body)
         }
         Err(_panic) => {
             tracing::error!(outcome = "panic", "a pod was admitted without a sidecar by a fault of ours");
-            json(admitted_after_a_fault(&body))
+            (PodReview::Panicked, admitted_after_a_fault(&body))
         }
-    }
+    };
+    pods.reviews.of(outcome).inc();
+    pods.duration.observe(begun.elapsed());
+    json(answer)
 }
 
 fn log(reviewed: &Reviewed) {
@@ -133,20 +148,25 @@ async fn sessions(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    if !shared.admits(&key) {
-        return StatusCode::NOT_FOUND.into_response();
-    }
-    let (body, _share) = match shared.intake.take(&headers, body).await {
+    let (body, _share) = match shared.take(&key, &headers, body).await {
         Ok(taken) => taken,
-        Err(refusal) => return refusal.into_response(),
+        Err(refused) => return refused,
     };
     let Ok(_permit) = shared.sessions.try_acquire() else {
-        return (StatusCode::TOO_MANY_REQUESTS, "too many reviews at once").into_response();
+        return refused(Refused::Busy, (StatusCode::TOO_MANY_REQUESTS, "too many reviews at once"));
     };
-    match shared.answerers.sessions.review(&body).await {
+    let begun = Instant::now();
+    let reviewed = shared.answerers.sessions.review(&body).await;
+    metrics().sessions.duration.observe(begun.elapsed());
+    match reviewed {
         Ok(answer) => json(answer),
-        Err(error) => (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+        Err(error) => refused(Refused::Unreadable, (StatusCode::BAD_REQUEST, error.to_string())),
     }
+}
+
+fn refused(why: Refused, answer: impl IntoResponse) -> Response {
+    metrics().server.refused.of(why).inc();
+    answer.into_response()
 }
 
 fn json(body: Vec<u8>) -> Response {

@@ -35,7 +35,17 @@ pub enum DenialCode {
 }
 
 impl DenialCode {
-    /// The word for programs.
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::NotFound,
+        Self::NoSidecar,
+        Self::NotGranted,
+        Self::TooMany,
+        Self::BadSession,
+        Self::Unavailable,
+    ];
+
+    /// The word for programs, and the value of the metric's label.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {

@@ -10,6 +10,8 @@ use kube::{
 };
 use tokio::sync::watch;
 
+use crate::metrics::{Watch, metrics};
+
 /// QUIC's usual port, where the Service doesn't say another.
 const DEFAULT_PORT: i32 = 443;
 
@@ -20,6 +22,7 @@ pub async fn follow(api: Api<Service>, name: &str, address_tx: &watch::Sender<Op
         let address = match state {
             Ok(service) => service.as_ref().and_then(public_address),
             Err(error) => {
+                metrics().cluster.watch_restarts.of(Watch::Ingress).inc();
                 tracing::warn!(service = name, "the ingress's Service can't be watched: {error}");
                 continue;
             }

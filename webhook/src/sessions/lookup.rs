@@ -153,6 +153,18 @@ impl Lookup {
         Ok(pods.items.into_iter().filter(owned).collect())
     }
 
+    /// The UID of a workload; `None` where it is gone.
+    ///
+    /// # Errors
+    /// What the API server said.
+    pub async fn uid(&self, workload: &Workload) -> Result<Option<String>, Error> {
+        let meta = match workload.kind {
+            TargetKind::Pod => self.api::<Pod>().get_opt(&workload.name).await?.map(|pod| pod.metadata),
+            kind => self.controller(kind, &workload.name).await?.map(|controller| controller.meta),
+        };
+        Ok(meta.and_then(|meta| meta.uid))
+    }
+
     /// The workloads that users name most: for suggestions.
     ///
     /// # Errors

@@ -16,7 +16,9 @@
 //! | [`ingress`] | where clients reach the ingress |
 //! | [`listing`] | targets that the caller may use |
 //! | [`denial`], [`explain`] | refusals and what they say |
+//! | [`audit`] | a line for each decision |
 
+pub mod audit;
 pub mod crowd;
 pub mod denial;
 pub mod explain;
@@ -39,6 +41,7 @@ use mirrord_session::{INJECT_LABEL, SessionPod, SessionStatus};
 use tokio::sync::watch;
 
 use self::{
+    audit::Record,
     crowd::Crowd,
     denial::{Denial, DenialCode},
     grants::Grants,
@@ -48,7 +51,12 @@ use self::{
     trust::Parted,
     wish::{Update, Wish},
 };
-use crate::{boot::Prepare, certificates::bundle::Configuration, clock};
+use crate::{
+    boot::Prepare,
+    certificates::bundle::Configuration,
+    clock,
+    metrics::{SessionReview, metrics},
+};
 
 /// A review takes no longer: the API server waits 10 s.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -99,25 +107,40 @@ impl Sessions {
     /// # Errors
     /// Where the body is no review; the API server then does what `failurePolicy: Fail` says.
     pub async fn review(&self, body: &[u8]) -> Result<Vec<u8>, ReviewError> {
+        let reviews = &metrics().sessions.reviews;
         let (uid, verdict) = match Request::parse(body) {
             Ok(request) => {
-                let decided = tokio::time::timeout(PATIENCE, self.decide(&request)).await;
-                let decided = decided
-                    .unwrap_or_else(|late| Err(Denial::unavailable("asking the API server")(late)))
-                    .unwrap_or_else(|denial| log_denial(&request, denial));
-                (request.uid, decided)
+                let mut record = Record::default();
+                let decided = tokio::time::timeout(PATIENCE, self.decide(&request, &mut record)).await;
+                let decided =
+                    decided.unwrap_or_else(|late| Err(Denial::unavailable("asking the API server")(late)));
+                let (review, verdict) = match decided {
+                    Ok((review, status)) => (review, Verdict::Admitted(Box::new(status))),
+                    Err(denial) => (SessionReview::Denied(denial.code), Verdict::Denied(denial)),
+                };
+                audit::decided(&request, &record, review, &verdict);
+                reviews.of(review).inc();
+                (request.uid, verdict)
             }
-            Err(ReviewError::Refused { uid, denial }) => (uid, Verdict::Denied(denial)),
+            Err(ReviewError::Refused { uid, user, namespace, denial }) => {
+                audit::unreadable(&user, &namespace, &denial);
+                reviews.of(SessionReview::Denied(denial.code)).inc();
+                (uid, Verdict::Denied(denial))
+            }
             Err(unreadable @ ReviewError::Unreadable(_)) => return Err(unreadable),
         };
         Ok(verdict.answer(uid)?)
     }
 
-    async fn decide(&self, request: &Request) -> Result<Verdict, Denial> {
+    async fn decide(
+        &self,
+        request: &Request,
+        record: &mut Record,
+    ) -> Result<(SessionReview, SessionStatus), Denial> {
         let now = clock::now();
-        let status = match &request.operation {
+        let (review, status) = match &request.operation {
             Operation::Create(session) if request.dry_run && session.spec.target.is_none() => {
-                self.list(request).await?
+                (SessionReview::DryRun, self.list(request).await?)
             }
             Operation::Create(session) => {
                 let wish = wish::creation(session)?;
@@ -131,16 +154,17 @@ impl Sessions {
                 self.crowd.borrow().room(&request.namespace, &creator, self.per_user)?;
                 let deadline = now + self.lifetimes.deadline;
                 let fresh = SessionStatus { creator, deadline, ..SessionStatus::default() };
-                self.admit(request, &wish, fresh, now).await?
+                (SessionReview::Granted, self.admit(request, &wish, fresh, now, record).await?)
             }
             Operation::Update { old, new } => match wish::update(&request.user, old, new, now)? {
-                Update::Keep => old.status.clone().unwrap_or_default(),
+                Update::Keep => (SessionReview::Unchanged, old.status.clone().unwrap_or_default()),
                 Update::Renew(wish) => {
-                    self.admit(request, &wish, old.status.clone().unwrap_or_default(), now).await?
+                    let status = old.status.clone().unwrap_or_default();
+                    (SessionReview::Renewed, self.admit(request, &wish, status, now, record).await?)
                 }
             },
         };
-        Ok(Verdict::Admitted(Box::new(status)))
+        Ok((if request.dry_run { SessionReview::DryRun } else { review }, status))
     }
 
     async fn list(&self, request: &Request) -> Result<SessionStatus, Denial> {
@@ -158,6 +182,7 @@ impl Sessions {
         wish: &Wish,
         status: SessionStatus,
         now: UnixTime,
+        record: &mut Record,
     ) -> Result<SessionStatus, Denial> {
         let ingress = self.ingress.borrow().clone().ok_or_else(|| {
             Denial::new(
@@ -167,23 +192,18 @@ impl Sessions {
             )
         })?;
         let primary = status.pods.first().map(|pod| pod.uid.clone());
-        let Granted { workload, features, choice } = self.grant(request, wish, primary.as_deref()).await?;
+        let Granted { workload, features, choice } =
+            self.grant(request, wish, primary.as_deref(), record).await?;
         let expires_at = (now + self.lifetimes.ttl).min(status.deadline);
         // Only the one that every session uses: a review may be forged, and the others shall sleep on.
         if let Some(primary) = choice.pods.first().filter(|_| !request.dry_run) {
             self.prepare.wake(&request.namespace, primary);
         }
+        (record.pods, record.expires_at) = (choice.pods.len(), expires_at);
         let pods = choice.pods.iter().map(|pod| self.session_pod(pod, expires_at)).collect();
-        let words: Vec<String> = features.iter().map(|feature| feature.verb().to_owned()).collect();
-        tracing::info!(
-            target: "mirrord::audit",
-            user = status.creator.username, namespace = request.namespace, %workload,
-            container = choice.container, features = words.join(","), dry_run = request.dry_run,
-            session = request.session_name(), expires_at, "session admitted"
-        );
         Ok(SessionStatus {
             workload: workload.resource_name(),
-            features: words,
+            features: features.iter().map(|feature| feature.verb().to_owned()).collect(),
             container: choice.container,
             pods,
             without_sidecar: choice.without_sidecar,
@@ -210,16 +230,24 @@ impl Sessions {
         .with_gate_token(&self.gate.issue(*route, expires_at + GATE_LEEWAY))
     }
 
-    async fn grant(&self, request: &Request, wish: &Wish, primary: Option<&str>) -> Result<Granted, Denial> {
+    async fn grant(
+        &self,
+        request: &Request,
+        wish: &Wish,
+        primary: Option<&str>,
+        record: &mut Record,
+    ) -> Result<Granted, Denial> {
         let lookup = Lookup::new(self.client.clone(), &request.namespace);
         let grants = Grants::new(self.client.clone());
         let found = lookup.find(&wish.target).await.map_err(Denial::unavailable("looking for the target"))?;
         let Some(found) = found else { return Err(self.not_found(request, wish, &lookup, &grants).await) };
         let workload = found.workload.clone();
+        record.workload = workload.resource_name();
         let granted = grants.of(&request.user, &request.namespace, Some(&workload), wish.features());
         let (granted, pods) = futures::future::try_join(granted, lookup.pods(found))
             .await
             .map_err(Denial::unavailable("asking for rights and pods"))?;
+        record.refused = wish.features().into_iter().filter(|it| !granted.contains(it)).collect();
         let refused = |missing: &[Feature]| {
             let message = grants::missing_message(&request.user, &request.namespace, &workload, missing);
             Denial::new(DenialCode::NotGranted, message)
@@ -228,6 +256,7 @@ impl Sessions {
         if features.is_empty() {
             return Err(refused(&wish.optional));
         }
+        record.granted.clone_from(&features);
         let now = clock::now();
         let Parted { pods, strangers } =
             trust::part(pods, |theirs| trust::admits(theirs, &self.authority, now));
@@ -268,13 +297,4 @@ impl Sessions {
         }
         explain::not_found(&wanted, &request.namespace, &near)
     }
-}
-
-fn log_denial(request: &Request, denial: Denial) -> Verdict {
-    tracing::info!(
-        target: "mirrord::audit",
-        user = request.user.username.as_deref().unwrap_or_default(), namespace = request.namespace,
-        session = request.session_name(), code = denial.code.word(), "session refused: {denial}"
-    );
-    Verdict::Denied(denial)
 }

@@ -51,6 +51,10 @@ pub enum ReviewError {
     Refused {
         /// Names the review.
         uid: String,
+        /// Who asks.
+        user: Box<UserInfo>,
+        /// Where.
+        namespace: String,
         /// Why.
         denial: Denial,
     },
@@ -95,7 +99,7 @@ impl Request {
         };
         match operation {
             Ok(operation) => Ok(Self { uid, operation, namespace, user: user_info, dry_run }),
-            Err(denial) => Err(ReviewError::Refused { uid, denial }),
+            Err(denial) => Err(ReviewError::Refused { uid, user: Box::new(user_info), namespace, denial }),
         }
     }
 }
@@ -187,7 +191,7 @@ mod tests {
     #[test]
     fn a_session_of_the_wrong_shape_is_refused_under_its_reviews_uid() {
         let request = Request::parse(&body(&json!({ "metadata": {}, "spec": { "features": "env" } })));
-        let Err(ReviewError::Refused { uid, denial }) = request else { panic!("{request:?}") };
+        let Err(ReviewError::Refused { uid, denial, .. }) = request else { panic!("{request:?}") };
         let answer: serde_json::Value =
             serde_json::from_slice(&Verdict::Denied(denial).answer(uid).unwrap()).unwrap();
         assert_eq!(answer["response"]["uid"], "u-1");

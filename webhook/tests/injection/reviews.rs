@@ -1,6 +1,7 @@
 //! Reviews and pods out of the ordinary: each gets an answer that allows.
 
-use mirrord_webhook::injection::{Limits, NamespaceFacts, Outcome, SkipReason, inject, review};
+use mirrord_telemetry::log::Format;
+use mirrord_webhook::injection::{Limits, NamespaceFacts, Outcome, Settings, SkipReason, inject, review};
 use serde_json::{Value, json, value::to_raw_value};
 
 use crate::{Answered, admission_review, answered, patched, reviewed, settings};
@@ -52,6 +53,20 @@ fn every_reason_to_skip_a_pod_is_met_by_a_pod() {
         assert_eq!(answer.label, reason.label());
         assert_eq!(answer.warnings.is_empty(), !reason.warns(), "{reason}");
     }
+}
+
+#[test]
+fn a_sidecar_logs_as_the_control_plane_does() {
+    let body = serde_json::to_vec(&admission_review(&pod_with("/spec/nodeName", json!("n")))).unwrap();
+    let command = |settings: &Settings| -> Vec<String> {
+        let patch = answered(&review(&body, settings, |_| Limits::default())).patch.unwrap();
+        let pod = patched(&pod_with("/spec/nodeName", json!("n")), &patch);
+        serde_json::from_value(pod["spec"]["initContainers"][1]["command"].clone()).unwrap()
+    };
+    let plain = command(&settings());
+    assert!(!plain.iter().any(|word| word.starts_with("--log")), "{plain:?}");
+    let json = command(&Settings { log_format: Format::Json, ..settings() });
+    assert!(json.windows(2).any(|pair| pair == ["--log-format", "json"]), "{json:?}");
 }
 
 #[test]

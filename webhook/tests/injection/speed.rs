@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use mirrord_webhook::injection::{Limits, review};
+use mirrord_webhook::{
+    injection::{Limits, review},
+    metrics::{PodReview, metrics},
+};
 
 use crate::{admission_review, goldens::goldens, settings};
 
@@ -31,4 +34,29 @@ fn the_time_of_a_review_is_printed() {
             times[ROUNDS * 99 / 100]
         );
     }
+}
+
+#[test]
+fn the_time_of_counting_a_review_is_printed_and_none_is_lost() {
+    const THREADS: u64 = 2;
+    const TIMES: u64 = 100_000;
+    let pods = &metrics().pods;
+    let count = || {
+        let start = Instant::now();
+        for _ in 0..TIMES {
+            let begun = Instant::now();
+            pods.reviews.of(PodReview::Injected).inc();
+            pods.duration.observe(begun.elapsed());
+        }
+        start.elapsed()
+    };
+    let alone = count();
+    let together = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(count)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).max().unwrap()
+    });
+    let each = |time: Duration| time / u32::try_from(TIMES).unwrap();
+    println!("counting a review: {:?}, {THREADS} threads at once {:?}", each(alone), each(together));
+    assert_eq!(pods.duration.count(), (1 + THREADS) * TIMES);
+    assert_eq!(pods.reviews.of(PodReview::Injected).get(), (1 + THREADS) * TIMES);
 }

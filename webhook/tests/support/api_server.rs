@@ -18,6 +18,8 @@ use mirrord_session::Session;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::watch};
 
+use super::PATIENCE;
+
 const SESSIONS: &str = "/apis/mirrord.dev/v1alpha1/sessions";
 
 /// The state that tests write.
@@ -26,6 +28,7 @@ pub(crate) struct ApiServer {
     grants: Mutex<HashSet<(String, String, String)>>,
     tokens: Mutex<HashMap<String, (String, String)>>,
     log: watch::Sender<Log>,
+    events: watch::Sender<Vec<Value>>,
 }
 
 /// All that happened to Sessions; entry n has resource version n + 1.
@@ -47,6 +50,7 @@ impl ApiServer {
             grants: Mutex::default(),
             tokens: Mutex::default(),
             log: watch::channel(Log::default()).0,
+            events: watch::Sender::default(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -84,6 +88,25 @@ impl ApiServer {
     /// Names of the Sessions that are there.
     pub(crate) fn stored(&self) -> Vec<String> {
         self.log.borrow().stored.keys().cloned().collect()
+    }
+
+    /// Waits until so many Events were written, and gives all there are by then.
+    pub(crate) async fn events(&self, count: usize) -> Vec<Value> {
+        let mut events = self.events.subscribe();
+        let enough = tokio::time::timeout(PATIENCE, events.wait_for(|events| events.len() >= count)).await;
+        enough.unwrap_or_else(|_| panic!("no {count} Events: {:?}", self.events.borrow())).unwrap().clone()
+    }
+
+    /// Takes an Event, unless there is one of its name.
+    fn take_event(&self, event: Value) -> Response {
+        let is_new = self.events.send_if_modified(|events| {
+            let is_new = events.iter().all(|there| there["metadata"]["name"] != event["metadata"]["name"]);
+            if is_new {
+                events.push(event.clone());
+            }
+            is_new
+        });
+        if is_new { Json(event).into_response() } else { refusal(StatusCode::CONFLICT, "AlreadyExists", "") }
     }
 
     fn record(&self, kind: &str, session: &Session) {
@@ -177,6 +200,7 @@ async fn answer(State(server): State<Arc<ApiServer>>, method: Method, uri: Uri, 
         (Method::POST, path) if path.ends_with("/tokenreviews") => {
             Json(server.token_review(sent())).into_response()
         }
+        (Method::POST, path) if path.starts_with("/apis/events.k8s.io/v1/") => server.take_event(sent()),
         (_, path) => match server.objects.lock().unwrap().get(path) {
             Some(object) => Json(object.clone()).into_response(),
             None => not_found(path),
@@ -185,9 +209,13 @@ async fn answer(State(server): State<Arc<ApiServer>>, method: Method, uri: Uri, 
 }
 
 fn not_found(path: &str) -> Response {
+    refusal(StatusCode::NOT_FOUND, "NotFound", path)
+}
+
+fn refusal(code: StatusCode, reason: &str, what: &str) -> Response {
     let status = json!({
-        "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404,
-        "message": format!("{path} not found"),
+        "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": code.as_u16(),
+        "message": format!("{what}: {reason}"),
     });
-    (StatusCode::NOT_FOUND, Json(status)).into_response()
+    (code, Json(status)).into_response()
 }

@@ -7,7 +7,9 @@ use std::{
 
 use mirrord_certs::{Authority, SelfSigned, verify};
 use mirrord_protocol::{
-    boot::{Announce, Call, Done, Enrolled, Install},
+    VERSION,
+    boot::{Announce, Call, Done, Enrolled, Install, REPORTS_SINCE, Report},
+    control::CloseCode,
     reply::{Failure, FailureCode, Reply},
     route::RouteId,
 };
@@ -26,6 +28,8 @@ pub(crate) enum Told {
     Enroll,
     Install(Install),
     Announce(Announce),
+    /// Something that it doesn't know.
+    AskedTooMuch,
     HungUp,
 }
 
@@ -43,6 +47,17 @@ pub(crate) struct Manners {
     pub(crate) token: String,
     /// Asks a certificate for another key than its own.
     pub(crate) foreign_request: bool,
+    /// What it speaks; one of the first release doesn't say, and hangs up on who asks what it did.
+    pub(crate) version: u16,
+    /// What it did, each told once.
+    pub(crate) reports: Vec<Report>,
+}
+
+impl Manners {
+    /// A proper sidecar's, of this release.
+    pub(crate) fn proper(token: &str) -> Self {
+        Self { token: token.to_owned(), foreign_request: false, version: VERSION, reports: Vec::new() }
+    }
 }
 
 impl Twin {
@@ -64,6 +79,8 @@ impl Twin {
         let state = Arc::new(State {
             csr: request_key.signing_request().unwrap(),
             token: manners.token,
+            version: manners.version,
+            reports: Mutex::new(manners.reports),
             told_tx,
             installed: Mutex::new(false),
         });
@@ -108,6 +125,8 @@ impl Twin {
 struct State {
     csr: Vec<u8>,
     token: String,
+    version: u16,
+    reports: Mutex<Vec<Report>>,
     told_tx: mpsc::UnboundedSender<Told>,
     installed: Mutex<bool>,
 }
@@ -117,8 +136,8 @@ async fn serve(connection: Connection, state: Arc<State>) {
         let call: Call = framing::expect(&mut receive).await.unwrap().decode().unwrap();
         match call {
             Call::Enroll {} => {
-                let enrolled =
-                    Enrolled { csr: state.csr.clone(), installed: false, view: Default::default() };
+                let (csr, version) = (state.csr.clone(), state.version);
+                let enrolled = Enrolled { csr, installed: false, view: Default::default(), version };
                 framing::write(&mut send, &Reply::Ok(enrolled), state.token.as_bytes()).await.unwrap();
                 let _ = state.told_tx.send(Told::Enroll);
             }
@@ -126,6 +145,14 @@ async fn serve(connection: Connection, state: Arc<State>) {
                 *state.installed.lock().unwrap() = true;
                 framing::write(&mut send, &Reply::Ok(Done {}), &[]).await.unwrap();
                 let _ = state.told_tx.send(Told::Install(install));
+            }
+            Call::Report {} if state.version < REPORTS_SINCE => {
+                let _ = state.told_tx.send(Told::AskedTooMuch);
+                connection.close(VarInt::from(CloseCode::Protocol.number()), b"malformed header");
+            }
+            Call::Report {} => {
+                let report = state.reports.lock().unwrap().pop().unwrap_or_default();
+                framing::write(&mut send, &Reply::Ok(report), &[]).await.unwrap();
             }
             Call::Announce(announce) => {
                 let reply = if *state.installed.lock().unwrap() {
