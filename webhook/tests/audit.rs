@@ -120,7 +120,7 @@ impl Installation {
             client: self.client.clone(),
             lifetimes: Lifetimes { ttl: 300, deadline: 600 },
             gate: self.gate.clone(),
-            authority: "PEM".into(),
+            authority: self.authority.clone(),
             ingress: watch::channel(Some("203.0.113.7:443".into())).1,
             configuration: self.configuration.clone(),
             crowd: watch::channel(Crowd::default()).1,

@@ -65,7 +65,7 @@ impl ControlPlane {
                 client,
                 lifetimes: Lifetimes { ttl: 300, deadline: 600 },
                 gate,
-                authority: "PEM".into(),
+                authority: authority.clone(),
                 ingress: watch::channel(Some("203.0.113.7:443".into())).1,
                 configuration: configuration.clone(),
                 crowd: watch::channel(Crowd::default()).1,
