@@ -16,8 +16,13 @@ build: ## Builds the client, its layer and the programs of the images into targe
 	@e2e/scripts/build.sh
 
 .PHONY: images
-images: build ## Builds our three images; prints their names and archives
+images: setup build ## Builds our three images; prints their names and archives
 	@e2e/scripts/images.sh
+
+.PHONY: push
+push: images ## Pushes our images for a cluster of yours: make push REGISTRY=registry.example.com
+	@test -n "$(REGISTRY)" || { echo 'say where to: make push REGISTRY=registry.example.com' >&2; exit 64; }
+	@e2e/scripts/push.sh "$(REGISTRY)"
 
 .PHONY: cluster-up
 cluster-up: setup ## Brings the test cluster up, unless it is; prints the admin's kubeconfig

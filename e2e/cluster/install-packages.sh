@@ -22,6 +22,7 @@ needs+=(
   "curl curl"
   "jq jq"
   "psql postgresql-client"
+  "python3 python3"
   "flock util-linux"
   "shellcheck shellcheck"
   "/usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring"

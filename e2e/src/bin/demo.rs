@@ -9,7 +9,7 @@ use std::{
 };
 
 use mirrord_e2e::{
-    cluster::checkout,
+    cluster::{checkout, cluster},
     developer::Developer,
     run::{Run, line},
     shop::{CHECKOUT, NAMESPACE, Shop, shop},
@@ -62,7 +62,13 @@ fn main() -> ExitCode {
         story.tell(&format!("session {name} of {user} on {target}"));
     }
     story.expect("all that is new is a Session, which lingers for the next `exec`", !new.is_empty());
-    story.end()
+    let code = story.end();
+    println!("\nNow you:\n");
+    println!("  export PATH={0}/target/dist:{0}/target/cluster/bin:$PATH", checkout().display());
+    println!("  export KUBECONFIG={}", cluster().developer_kubeconfig().display());
+    println!("  mirrord ls -n {NAMESPACE}");
+    println!("  mirrord exec -t {CHECKOUT} -n {NAMESPACE} -- bash");
+    code
 }
 
 fn environment(story: &mut Story, shop: &Shop, developer: &Developer) {
