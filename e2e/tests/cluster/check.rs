@@ -56,14 +56,16 @@ fn whatever_is_broken_in_a_namespace_is_named_with_the_line_that_mends_it() {
     break_workloads(&namespace);
 
     let (findings, run) = checked(namespace.name());
-    let _ = run.failed_with(1, &["1 errors"]);
+    // What grants nothing and injects nothing still lets everything start.
+    let run = run.succeeded();
+    assert!(run.stderr.contains("0 errors"), "{}", run.story());
     let verb = the(&findings, "warning", "the verb \"file\" grants nothing, did you mean \"files\"?");
     let name = the(&findings, "warning", "the name \"deployment/app\" grants nothing");
     the(&findings, "warning", "there is no ClusterRole \"mirrord-users\"");
     let half = the(&findings, "warning", "may create sessions, but has no feature");
     assert_eq!(half["where"], format!("user bob -n {}", namespace.name()));
-    let crowded = the(&findings, "error", "can't start because of the sidecar: ");
-    assert!(crowded["what"].as_str().unwrap().contains("exceeded quota"), "{crowded}");
+    let crowded = the(&findings, "warning", "leave no room for the sidecar");
+    assert_eq!(crowded["where"], format!("deployment/crowded -n {}", namespace.name()));
     let unknown =
         "its pods get no sidecar: mirrord.dev/containers names a container that the pod does not have";
     the(&findings, "warning", unknown);

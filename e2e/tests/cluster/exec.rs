@@ -150,7 +150,9 @@ fn exit_code_input_and_output_are_the_commands() {
 fn the_command_has_the_pid_that_mirrord_had_and_dies_of_its_own_signals() {
     let developer = developer();
     for (signal, number) in [("-TERM", 15), ("-INT", 2), ("-PIPE", 13), ("-KILL", 9)] {
-        let mut command = developer.exec_command(CHECKOUT, ["sh", "-c", "echo $$; exec sleep infinity"]);
+        let command = developer.exec_command(CHECKOUT, ["sh", "-c", "echo $$; exec sleep infinity"]);
+        // Who ignores a signal passes that on: a shell in the background does so with SIGINT (POSIX.1 XCU 2.11).
+        let mut command = with_default_signals(&developer, &command);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut said = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
@@ -158,6 +160,13 @@ fn the_command_has_the_pid_that_mirrord_had_and_dies_of_its_own_signals() {
         Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
         assert_eq!(child.wait().unwrap().signal(), Some(number));
     }
+}
+
+/// The same command, behind env(1).
+fn with_default_signals(developer: &Developer, command: &Command) -> Command {
+    let mut env = developer.command("env");
+    env.args(["--default-signal", "--"]).arg(command.get_program()).args(command.get_args());
+    env
 }
 
 #[test]

@@ -228,7 +228,8 @@ fn other_users_of_a_developers_machine_get_no_answer_from_a_proxy() {
     let question = control::encode(&Question::Status {}, &[]).unwrap();
     let question: String = question.iter().map(|byte| format!("{byte:02x}")).collect();
     let call = |socket: &std::path::Path, user: &[&str]| {
-        let words = [user, &["python3", "-c", CALLER, socket.to_str().unwrap(), &question]].concat();
+        // Not PATH's, which may be root's own.
+        let words = [user, &["/usr/bin/python3", "-c", CALLER, socket.to_str().unwrap(), &question]].concat();
         Run::of(Command::new(words[0]).args(&words[1..]))
     };
     let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];

@@ -21,7 +21,8 @@ const ENTRYPOINT: [&str; 1] = ["/srv/checkout/entrypoint.sh"];
 const SHIELDED: &str = "import ctypes, signal; ctypes.CDLL(None).prctl(4, 0, 0, 0, 0); signal.pause()";
 
 fn targets(namespace: &Namespace) -> Vec<Value> {
-    let mut ls = Developer::new(namespace.name()).mirrord(["ls", "-n", namespace.name(), "-o", "json"]);
+    let developer = Developer::new(namespace.name());
+    let mut ls = developer.mirrord(["ls", "-n", namespace.name(), "-o", "json"]);
     serde_json::from_slice(&Run::of(&mut ls).succeeded().stdout).unwrap()
 }
 

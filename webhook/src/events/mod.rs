@@ -2,7 +2,7 @@
 //!
 //! Each Event has a name that follows from what it is about, so of two replicas that see the same, one writes it and the
 //! other is told that it is there: no leader, and no right but to create. A flood of sessions is no flood of Events: each
-//! replica has a bucket of tokens ([`bucket`]), and what finds it empty is counted and left out. Nothing waits for an
+//! replica has a bucket of tokens for each namespace ([`bucket`]), and what finds it empty is counted and left out. Nothing waits for an
 //! Event; what became of it is a metric.
 
 pub mod bucket;
@@ -21,7 +21,7 @@ use kube::{Api, Client, Error, Resource, ResourceExt, api::PostParams};
 use mirrord_protocol::DOMAIN;
 use mirrord_session::{Session, SessionStatus, TargetKind};
 
-use self::bucket::Bucket;
+use self::bucket::Buckets;
 use crate::{
     boot::desired::Twin,
     metrics::{EventResult, Occasion, metrics},
@@ -38,7 +38,7 @@ pub struct Events {
     client: Client,
     /// Which replica reports: its pod's name.
     instance: String,
-    bucket: Mutex<Bucket>,
+    buckets: Mutex<Buckets>,
 }
 
 /// An Event before it has a place and a time.
@@ -57,16 +57,16 @@ impl Events {
     #[must_use]
     pub fn new(client: Client) -> Self {
         let instance = std::env::var("HOSTNAME").unwrap_or_else(|_| "mirrord-webhook".to_owned());
-        Self { client, instance, bucket: Mutex::new(Bucket::new(Instant::now())) }
+        Self { client, instance, buckets: Mutex::default() }
     }
 
     /// A session started: on its workload and on itself.
     pub async fn started(&self, session: &Session) {
         let Some(status) = &session.status else { return };
-        if !self.take(Occasion::Started) {
+        let namespace = session.namespace().unwrap_or_default();
+        if !self.take(Occasion::Started, &namespace) {
             return;
         }
-        let namespace = session.namespace().unwrap_or_default();
         let draft = |on| Draft {
             occasion: Occasion::Started,
             name: format!("{}.started-on-{on}", session.name_any()),
@@ -91,10 +91,10 @@ impl Events {
     /// A session ended: on its workload only, for itself is gone. Returns whether another replica told of it already.
     pub async fn ended(&self, session: &Session, why: &str) -> bool {
         let Some(status) = &session.status else { return false };
-        if !self.take(Occasion::Ended) {
+        let namespace = session.namespace().unwrap_or_default();
+        if !self.take(Occasion::Ended, &namespace) {
             return false;
         }
-        let namespace = session.namespace().unwrap_or_default();
         let Some(workload) = self.workload(&namespace, status).await else { return false };
         let draft = Draft {
             occasion: Occasion::Ended,
@@ -113,7 +113,7 @@ impl Events {
 
     /// A sidecar can't be told of its sessions: on its pod.
     pub async fn unreachable(&self, twin: &Twin, why: &str) {
-        if !self.take(Occasion::Unreachable) {
+        if !self.take(Occasion::Unreachable, &twin.namespace) {
             return;
         }
         let draft = Draft {
@@ -139,9 +139,9 @@ impl Events {
         self.write(&twin.namespace, draft, pod, None).await;
     }
 
-    fn take(&self, occasion: Occasion) -> bool {
-        let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = bucket.take(Instant::now());
+    fn take(&self, occasion: Occasion, namespace: &str) -> bool {
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = buckets.take(namespace, Instant::now());
         if !taken {
             metrics().cluster.events.of((occasion, EventResult::Suppressed)).inc();
         }
