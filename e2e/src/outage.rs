@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     cluster::{checkout, cluster},
@@ -98,7 +98,18 @@ impl Drop for Down {
     fn drop(&mut self) {
         scale(self.deployment, &self.replicas);
         cluster().run(&["rollout", "status", self.deployment, "--namespace", "mirrord", "--timeout=55s"]);
+        until(Duration::from_secs(30), "the webhook to be asked again", || is_asked().then_some(()));
     }
+}
+
+/// Whether the API server reaches the webhook: Services and NetworkPolicies hear of ready pods a moment later.
+fn is_asked() -> bool {
+    let session = json!({
+        "apiVersion": "mirrord.dev/v1alpha1", "kind": "Session",
+        "metadata": {"name": "s-targets", "namespace": "default"}, "spec": {},
+    });
+    let mut dry = cluster().kubectl(&["create", "--dry-run=server", "--filename", "-"]);
+    Run::with_input(&mut dry, session.to_string().as_bytes()).status.success()
 }
 
 fn scale(deployment: &str, replicas: &str) {

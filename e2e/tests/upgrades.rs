@@ -134,6 +134,8 @@ fn pods_of_before_are_used_through_upgrade_rollback_and_reinstallation_and_named
         "Secret mirrord-ca",
         "Secret mirrord-gate",
     ];
+    // Of `helm test`, which another test ran; it isn't part of the release.
+    cluster().run(&["delete", "pod", "mirrord-test", "--namespace", "mirrord", "--ignore-not-found"]);
     // What ends by itself may take a moment.
     let _ = eventually(Duration::from_secs(40), || ours().iter().map(String::as_str).eq(documented));
     assert_eq!(ours().into_iter().collect::<Vec<_>>(), documented, "the chart's README lists what stays");
