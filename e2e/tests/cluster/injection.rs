@@ -2,7 +2,7 @@
 //! without us, and each that the node can run starts, lends its environment and files, and ends where it has to.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, PoisonError},
     thread,
     time::Duration,
@@ -114,7 +114,7 @@ fn verdicts(goldens: &[Golden], namespace: &str, edit: impl Fn(&mut Value)) -> B
 }
 
 /// Why, without the names of containers, which are listed in parentheses or after `for:`.
-fn reason(verdict: &Verdict) -> Option<String> {
+fn reason(verdict: &Verdict) -> Option<BTreeSet<String>> {
     let Verdict::Refused(line) = verdict else { return None };
     let mut depth = 0_u32;
     let mut outside = String::new();
@@ -127,7 +127,11 @@ fn reason(verdict: &Verdict) -> Option<String> {
         }
     }
     let parts = outside.split(';').map(|part| part.split(" for: ").next().unwrap_or_default());
-    Some(parts.collect::<Vec<_>>().join(";"))
+    // A LimitRange's complaints come in the order of a map of the API server's: a set, whatever the brackets.
+    let complaints = parts.flat_map(|part| part.split(", "));
+    let plain =
+        |text: &str| text.rsplit(": [").next().unwrap_or_default().trim_end_matches(']').trim().to_owned();
+    Some(complaints.map(plain).collect())
 }
 
 #[test]
