@@ -17,7 +17,7 @@ use super::{
     network,
     reply::{self, Answer},
 };
-use crate::{counts::Kind, twin::blocking};
+use crate::{clock, counts::Kind, twin::blocking};
 
 /// A request's header: a path, a name or an address, and few fields, in bytes.
 const REQUEST_BYTES: usize = 16 * 1024;
@@ -86,6 +86,11 @@ async fn dispatch(
     send: &mut Answer<'_>,
     receive: &mut RecvStream,
 ) -> Option<()> {
+    if session.grant(clock::now()).is_err() {
+        // It is over, and the connection about to be closed with the reason, which ends this task. An answer that came
+        // first would be all that the program hears: that it lacks a right.
+        return std::future::pending().await;
+    }
     if let Some(failure) = needed(&request).and_then(|feature| session.check(feature).err()) {
         tracing::info!(session = super::name(session.key()), message = failure.message, "request refused");
         return fail(send, failure).await;
