@@ -84,6 +84,20 @@ fn the_annotation_decides_whether_sessions_see_the_running_program_and_sessions_
     assert_eq!(seen, expected.map(|(target, processes)| (target.to_owned(), processes.to_owned())));
 }
 
+/// Whether a pod of a workload would get a sidecar now.
+fn injects(namespace: &Namespace, workload: &str) -> bool {
+    let mut pod = cluster().get(&[workload, "--namespace", namespace.name()])["spec"]["template"].take();
+    pod["apiVersion"] = "v1".into();
+    pod["kind"] = "Pod".into();
+    pod["metadata"]["name"] = "probe".into();
+    pod["metadata"]["namespace"] = namespace.name().into();
+    let mut create =
+        cluster().kubectl(&["create", "--dry-run=server", "--output", "json", "--filename", "-"]);
+    let answer = Run::with_input(&mut create, pod.to_string().as_bytes()).succeeded();
+    let pod: Value = serde_json::from_slice(&answer.stdout).unwrap();
+    !pod["spec"]["initContainers"].is_null()
+}
+
 #[test]
 fn replicas_older_than_the_webhook_are_named_with_the_line_that_mends_it() {
     let namespace = Namespace::plain("partial");
@@ -91,6 +105,9 @@ fn replicas_older_than_the_webhook_are_named_with_the_line_that_mends_it() {
     namespace.deploy("app", |_| ());
     let old = namespace.pods()[0]["metadata"]["name"].as_str().unwrap().to_owned();
     cluster().run(&["label", "namespace", namespace.name(), "mirrord.dev/inject=enabled"]);
+    until(Duration::from_secs(20), "the API server to know the label", || {
+        injects(&namespace, "deployment/app").then_some(())
+    });
     cluster().run(&["scale", "deployment/app", "--namespace", namespace.name(), "--replicas=2"]);
     namespace.rolled_out(&["deployment/app"]);
 
