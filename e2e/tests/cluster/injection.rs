@@ -126,12 +126,9 @@ fn reason(verdict: &Verdict) -> Option<BTreeSet<String>> {
             _ => {}
         }
     }
-    let parts = outside.split(';').map(|part| part.split(" for: ").next().unwrap_or_default());
-    // A LimitRange's complaints come in the order of a map of the API server's: a set, whatever the brackets.
-    let complaints = parts.flat_map(|part| part.split(", "));
-    let plain =
-        |text: &str| text.rsplit(": [").next().unwrap_or_default().trim_end_matches(']').trim().to_owned();
-    Some(complaints.map(plain).collect())
+    // A LimitRange's complaints, in brackets, come in the order of a map of the API server's.
+    let parts = outside.split([';', '[', ']']).map(|part| part.split(" for: ").next().unwrap_or_default());
+    Some(parts.flat_map(|part| part.split(", ")).map(|part| part.trim().to_owned()).collect())
 }
 
 #[test]
