@@ -98,11 +98,17 @@ impl Drop for Down {
     fn drop(&mut self) {
         scale(self.deployment, &self.replicas);
         cluster().run(&["rollout", "status", self.deployment, "--namespace", "mirrord", "--timeout=55s"]);
-        until(Duration::from_secs(30), "the webhook to be asked again", || is_asked().then_some(()));
+        until_asked();
     }
 }
 
-/// Whether the API server reaches the webhook: Services and NetworkPolicies hear of ready pods a moment later.
+/// Waits until the API server reaches the webhook: Services, NetworkPolicies and the API server itself, which has to read
+/// caBundle anew, hear of ready pods a moment later.
+#[track_caller]
+pub fn until_asked() {
+    until(Duration::from_secs(30), "the webhook to be asked again", || is_asked().then_some(()));
+}
+
 fn is_asked() -> bool {
     let session = json!({
         "apiVersion": "mirrord.dev/v1alpha1", "kind": "Session",

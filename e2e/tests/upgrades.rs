@@ -7,6 +7,7 @@ use std::{collections::BTreeSet, time::Duration};
 use mirrord_e2e::{
     cluster::{checkout, cluster},
     developer::Developer,
+    outage,
     run::{Run, eventually},
     scene::Scene,
 };
@@ -144,12 +145,14 @@ fn pods_of_before_are_used_through_upgrade_rollback_and_reinstallation_and_named
     scene.pod_was_left_alone();
 
     let _ = installation.install(&[]).succeeded();
+    outage::until_asked();
     assert_eq!(SECRETS.map(secret).to_vec(), installation.secrets, "the same keys");
     works(&developer);
 
     let _ = helm(&["uninstall", "mirrord", "--wait", "--timeout", "55s"]).succeeded();
     cluster().run(&["delete", "secret", "mirrord-ca", "mirrord-gate", "--namespace", "mirrord"]);
     let _ = installation.install(&[]).succeeded();
+    outage::until_asked();
     let restart = format!("kubectl rollout restart deployment/app -n {}", scene.namespace.name());
     let _ = developer
         .exec("deployment/app", ["true"])
