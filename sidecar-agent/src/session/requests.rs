@@ -80,17 +80,21 @@ fn needed(request: &Request) -> Option<Feature> {
     }
 }
 
+/// Waits for the end where the session is over: the connection is about to be closed with the reason, which ends this task.
+/// An answer that came first would be all that the program hears: that it lacks a right.
+async fn unless_over(session: &Session) {
+    if session.grant(clock::now()).is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
 async fn dispatch(
     session: &Arc<Session>,
     request: Request,
     send: &mut Answer<'_>,
     receive: &mut RecvStream,
 ) -> Option<()> {
-    if session.grant(clock::now()).is_err() {
-        // It is over, and the connection about to be closed with the reason, which ends this task. An answer that came
-        // first would be all that the program hears: that it lacks a right.
-        return std::future::pending().await;
-    }
+    unless_over(session).await;
     if let Some(failure) = needed(&request).and_then(|feature| session.check(feature).err()) {
         tracing::info!(session = super::name(session.key()), message = failure.message, "request refused");
         return fail(send, failure).await;
