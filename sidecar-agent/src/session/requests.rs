@@ -32,6 +32,7 @@ pub(super) async fn answer(
         Some(header) => Request::decode(&header),
         None => return Ok(()),
     };
+    unless_over(&session).await;
     let kind = request.as_ref().map_or(Kind::Other, Kind::of);
     let mut answer = Answer::new(send, &session.twin().counts, kind);
     // A client that goes before its answer is no error.
@@ -94,7 +95,6 @@ async fn dispatch(
     send: &mut Answer<'_>,
     receive: &mut RecvStream,
 ) -> Option<()> {
-    unless_over(session).await;
     if let Some(failure) = needed(&request).and_then(|feature| session.check(feature).err()) {
         tracing::info!(session = super::name(session.key()), message = failure.message, "request refused");
         return fail(send, failure).await;
