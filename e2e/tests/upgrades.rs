@@ -8,7 +8,7 @@ use mirrord_e2e::{
     cluster::{checkout, cluster},
     developer::Developer,
     outage,
-    run::{Run, eventually},
+    run::{Run, eventually, until},
     scene::Scene,
 };
 use serde_json::{Value, json};
@@ -154,9 +154,12 @@ fn pods_of_before_are_used_through_upgrade_rollback_and_reinstallation_and_named
     let _ = installation.install(&[]).succeeded();
     outage::until_asked();
     let restart = format!("kubectl rollout restart deployment/app -n {}", scene.namespace.name());
-    let _ = developer
-        .exec("deployment/app", ["true"])
-        .failed_with(66, &["another certificate authority", &restart]);
+    // Replicas of the old installation, while they stop, may put their own authority into caBundle once more.
+    let told = until(Duration::from_secs(40), "the API server to believe the new authority", || {
+        let run = developer.exec("deployment/app", ["true"]);
+        (run.status.code() != Some(69)).then_some(run)
+    });
+    let _ = told.failed_with(66, &["another certificate authority", &restart]);
     scene.pod_was_left_alone();
     scene.service_lost_nothing();
     scene.program.saw_nothing_wrong();
