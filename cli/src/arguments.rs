@@ -18,11 +18,20 @@ pub struct Arguments {
     pub command: Command,
 }
 
+/// What `exec --help` ends with.
+const EXAMPLES: &str = "\
+Kinds of targets: deployment, statefulset, daemonset, replicaset, job, cronjob, pod.
+
+Examples:
+  mirrord exec -t deployment/checkout -- ./checkout --port 8080
+  mirrord exec -t deployment/checkout/container/web -n shop -- python3 checkout.py
+  mirrord exec -t pod/checkout-7d4b9-x2x8z -- env";
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run a program in the context of a workload.
-    #[command(after_long_help = exit::table())]
+    #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{}", exit::table()))]
     Exec(Exec),
     /// List the workloads that can be used.
     Ls(List),
@@ -70,7 +79,7 @@ pub struct Cluster {
 #[derive(Args, Debug)]
 pub struct Exec {
     /// Whose context: kind/name or kind/name/container/name.
-    #[arg(short, long, env = "MIRRORD_TARGET", value_name = "TARGET", hide_env = true)]
+    #[arg(short, long, value_name = "TARGET")]
     pub target: Option<Target>,
     /// Configuration; else the nearest .mirrord/mirrord.json upwards.
     #[arg(short = 'f', long, env = "MIRRORD_CONFIG_FILE", value_name = "FILE", hide_env = true)]
@@ -149,7 +158,7 @@ pub struct SessionList {
 #[derive(Args, Debug)]
 pub struct SessionStop {
     /// Names of sessions, or the beginnings of names.
-    #[arg(required_unless_present = "all", value_name = "NAME")]
+    #[arg(value_name = "NAME")]
     pub names: Vec<String>,
     /// All that this machine's proxies hold.
     #[arg(long, conflicts_with = "names")]

@@ -14,6 +14,7 @@
 //! | [`progress`] | lines on stderr |
 //! | [`proxy`] | the lingering process: session, tunnel, doors |
 //! | [`tunnel`] | the connection to the pod, kept up |
+//! | [`variables`] | the variables that mirrord itself listens to |
 #![forbid(unsafe_code)]
 
 pub mod arguments;
@@ -28,6 +29,7 @@ pub mod program;
 pub mod progress;
 pub mod proxy;
 pub mod tunnel;
+pub mod variables;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -51,7 +53,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         return proxy(detached);
     }
     let (progress, result) = match Progress::from_environment() {
-        Ok(progress) => (progress, run(&arguments.command, &progress)),
+        Ok(progress) => {
+            variables::warn_of_slips(&progress);
+            (progress, run(&arguments.command, &progress))
+        }
         Err(problem) => (Progress::new(Mode::Standard), Err(problem)),
     };
     match result {

@@ -24,6 +24,9 @@ pub enum ProgramError {
     /// It is there, but no program.
     #[error("{} can't be executed", .0.display())]
     NotExecutable(PathBuf),
+    /// A folder.
+    #[error("{} is a folder", .0.display())]
+    Folder(PathBuf),
     /// The layer can't enter it.
     #[error("{0}")]
     Refused(Box<Refusal>),
@@ -36,8 +39,10 @@ impl From<ProgramError> for Problem {
                 .help("the program runs on this machine and must be installed here; check its name and PATH"),
             ProgramError::NotExecutable(path) => Self::new(Exit::CannotExecute, error.to_string())
                 .help(format!("a file is made a program by: chmod +x {}", path.display())),
-            // The layer's own sentence names the way out.
-            ProgramError::Refused(_) => Self::new(Exit::CannotExecute, error.to_string()),
+            ProgramError::Folder(_) => Self::new(Exit::CannotExecute, error.to_string()).help(
+                "write the program's name after --, as in: mirrord exec -t deployment/NAME -- ./program",
+            ),
+            ProgramError::Refused(_) => Self::new(Exit::CannotExecute, error.to_string()).help(Refusal::HELP),
         }
     }
 }
@@ -52,6 +57,7 @@ pub fn find(name: &OsStr, path: Option<&OsStr>) -> Result<PathBuf, ProgramError>
         let file = PathBuf::from(name);
         return match file.exists() {
             true if runnable(&file) => Ok(file),
+            true if file.is_dir() => Err(ProgramError::Folder(file)),
             true => Err(ProgramError::NotExecutable(file)),
             false => Err(ProgramError::NotFound(file)),
         };
@@ -101,6 +107,7 @@ mod tests {
         assert_eq!(find("tool").unwrap(), second.join("tool"), "the first that can be executed");
         let code = |name: &str| Problem::from(find(name).unwrap_err()).exit.number();
         assert_eq!(code("plain"), 126);
+        assert!(matches!(super::find(first.as_os_str(), None), Err(ProgramError::Folder(_))));
         assert_eq!(code("missing"), 127);
         assert_eq!(code("./missing"), 127);
         assert_eq!(code(""), 127);

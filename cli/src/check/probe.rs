@@ -6,7 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kube::Client;
 use mirrord_certs::SelfSigned;
 use mirrord_protocol::{feature::Feature, reply::Pong, request::Request};
 use mirrord_session::Target;
@@ -15,7 +14,10 @@ use tokio::time::timeout;
 use super::finding::{Finding, Topic};
 use crate::{
     exit::{Exit, Problem},
-    kubernetes::api::{Lease, Sessions, Wanted},
+    kubernetes::{
+        api::{Lease, Sessions, Wanted},
+        server::Server,
+    },
     tunnel::{
         Patience,
         ask::{AskError, End},
@@ -42,12 +44,12 @@ pub struct Probed {
 ///
 /// # Errors
 /// What was in the way.
-pub async fn session(client: &Client, namespace: &str, target: &Target) -> Result<Probed, Problem> {
+pub async fn session(server: &Server, namespace: &str, target: &Target) -> Result<Probed, Problem> {
     let internal = |error: &dyn std::fmt::Display| Problem::new(Exit::Internal, format!("no key: {error}"));
     let key = SelfSigned::generate().map_err(|error| internal(&error))?;
     let wanted = Wanted::new(target, Vec::new(), Feature::ALL.to_vec());
     let started = Instant::now();
-    let sessions = Sessions::new(client.clone(), Some(namespace));
+    let sessions = Sessions::new(server.clone(), Some(namespace));
     let (held, status) = sessions.create(&wanted, &key.public_key()).await?;
     let created_ms = milliseconds(started);
     let connected = async {

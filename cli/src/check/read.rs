@@ -23,10 +23,7 @@ use super::{
     opted_in,
     workload::{KINDS, Workload},
 };
-use crate::{
-    exit::Problem,
-    kubernetes::refusal::{Attempt, Refusal},
-};
+use crate::{exit::Problem, kubernetes::server::Server};
 
 /// Objects per page of a list.
 const PAGE: u32 = 500;
@@ -35,6 +32,7 @@ const OURS: &str = "app.kubernetes.io/name=mirrord";
 
 /// Reads.
 pub struct Reader {
+    server: Server,
     client: Client,
     /// Only what is in this namespace, besides the installation.
     namespace: Option<String>,
@@ -42,10 +40,11 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Reads by this client: of one namespace, or of all.
+    /// Reads there: of one namespace, or of all.
     #[must_use]
-    pub fn new(client: Client, namespace: Option<String>) -> Self {
-        Self { client, namespace, unread: Vec::new() }
+    pub fn new(server: Server, namespace: Option<String>) -> Self {
+        let client = server.client().clone();
+        Self { server, client, namespace, unread: Vec::new() }
     }
 
     /// Everything, and what could not be read.
@@ -53,10 +52,8 @@ impl Reader {
     /// # Errors
     /// Where the API server can't be asked.
     pub async fn read(mut self) -> Result<(Found, Vec<Finding>), Problem> {
-        let mut found = Found::default();
-        let version = self.client.apiserver_version().await;
-        let attempt = Attempt { verb: "get", namespace: None };
-        found.server = Some(version.map_err(|error| Refusal::new(&error, attempt))?);
+        let version = self.server.ask("get", None, self.client.apiserver_version()).await?;
+        let mut found = Found { server: Some(version), ..Found::default() };
         found.definition = self.one(Api::all(self.client.clone()), "sessions.mirrord.dev", "crd").await;
         found.configuration =
             self.one(Api::all(self.client.clone()), CONFIGURATION, "mutatingwebhookconfigurations").await;

@@ -20,7 +20,7 @@ use crate::{
         workload::{Workload, canary, opted_out},
     },
     exit::{Exit, Problem},
-    kubernetes::{api::Sessions, refusal::Refusal},
+    kubernetes::{api::Sessions, refusal::Refusal, server::Server},
     progress::Progress,
 };
 
@@ -49,9 +49,10 @@ pub fn check(arguments: &Check, progress: &Progress) -> Result<(), Problem> {
 async fn findings(arguments: &Check, progress: &Progress) -> Result<Vec<Finding>, Problem> {
     let access = access(&arguments.cluster, None, None, &directory()?);
     let place = access.place(arguments.cluster.namespace.as_deref())?;
-    let client = access.client().await?;
+    let server = access.server().await?;
     progress.step("reading the cluster");
-    let (found, unread) = Reader::new(client.clone(), arguments.cluster.namespace.clone()).read().await?;
+    let reader = Reader::new(server.clone(), arguments.cluster.namespace.clone());
+    let (found, unread) = server.patiently(|step| progress.step(step), reader.read()).await?;
     if let Some(name) = &arguments.cluster.namespace
         && found.namespaces.as_ref().is_some_and(Vec::is_empty)
     {
@@ -63,8 +64,8 @@ async fn findings(arguments: &Check, progress: &Progress) -> Result<Vec<Finding>
         return Ok(findings);
     }
     findings.extend(webhook::check(&found, now()));
-    findings.extend(workloads(&client, &found, arguments, progress).await);
-    findings.extend(way_in(&client, &found, &place.namespace, arguments, progress).await);
+    findings.extend(workloads(&server, &found, arguments, progress).await);
+    findings.extend(way_in(&server, &found, &place.namespace, arguments, progress).await);
     findings.extend(found.rights.iter().flat_map(|rights| {
         let mut findings = rules::check(rights, found.workloads.as_deref());
         findings.extend(subjects::check(rights));
@@ -74,12 +75,13 @@ async fn findings(arguments: &Check, progress: &Progress) -> Result<Vec<Finding>
 }
 
 /// Everything that takes dry runs.
-async fn workloads(client: &Client, found: &Found, arguments: &Check, progress: &Progress) -> Vec<Finding> {
+async fn workloads(server: &Server, found: &Found, arguments: &Check, progress: &Progress) -> Vec<Finding> {
     let mut findings = opted_in::check(found);
     let namespace = testing_ground(found, arguments.cluster.namespace.as_deref());
+    let client = server.client();
     let answer = dry_run::create(client, &canary(&namespace)).await;
     let (reached, current) = webhook::canary(found, &namespace, &answer);
-    let targets = Sessions::new(client.clone(), Some(&namespace)).targets().await;
+    let targets = Sessions::new(server.clone(), Some(&namespace)).targets().await;
     findings.extend([
         reached,
         webhook::session(&namespace, &targets.map(|targets| targets.len()).map_err(Problem::from)),
@@ -145,7 +147,7 @@ async fn attempts<'a>(client: &Client, workloads: &[&'a Workload]) -> Vec<Attemp
 
 /// The ingress: what is stored, what the network says, and a session where one is asked for.
 async fn way_in(
-    client: &Client,
+    server: &Server,
     found: &Found,
     namespace: &str,
     arguments: &Check,
@@ -160,7 +162,7 @@ async fn way_in(
         progress.step(&format!("opening a session on {target}"));
         // It tells more than silence.
         findings.retain(|finding| !(finding.topic == Topic::Ingress && finding.severity == Severity::Note));
-        findings.push(probe::check(namespace, target, &probe::session(client, namespace, target).await));
+        findings.push(probe::check(namespace, target, &probe::session(server, namespace, target).await));
     }
     findings
 }

@@ -13,7 +13,7 @@ use std::{
 
 use mirrord_layer_brain::settings::{self, FileMode, Settings};
 use mirrord_protocol::feature::Feature;
-use mirrord_session::Target;
+use mirrord_session::{Target, TargetError};
 
 use super::{
     access, block_on, directory, home, ls,
@@ -35,6 +35,7 @@ use crate::{
         folder::Folder,
         job::{self, Job},
     },
+    variables::TARGET,
 };
 
 /// The variable that says how long a proxy lingers, in seconds.
@@ -76,13 +77,14 @@ fn prepare(arguments: &Exec, progress: &Progress) -> Result<Command, Problem> {
     }
     let access =
         access(&arguments.cluster, config.kubeconfig.as_deref(), config.context.as_deref(), &directory);
-    let place = access.place(arguments.cluster.namespace.as_deref().or(config.namespace.as_deref()))?;
-    let Some(target) = arguments.target.as_ref().or(config.target.as_ref()) else {
-        return Err(no_target(&access, &place.namespace));
+    let place = access.place(arguments.cluster.namespace.as_deref().or(config.namespace.as_deref()));
+    let Some(target) = target(arguments)?.or(config.target.clone()) else {
+        return Err(no_target(&access, place.ok().as_ref()));
     };
+    let place = place?;
     let folder = Folder::of_user()?;
     let layer = layer_file::find(&folder)?;
-    let job = job(&config, target, access, &place, linger_seconds);
+    let job = job(&config, &target, access, &place, linger_seconds);
     let found = client::attach(&folder, &job, &|step| progress.step(step))?;
     announce(&found, progress);
 
@@ -91,6 +93,17 @@ fn prepare(arguments: &Exec, progress: &Progress) -> Result<Command, Problem> {
     let mut command = Command::new(&file);
     command.arg0(name).args(arguments.command.iter().skip(1)).env_clear().envs(variables);
     Ok(command)
+}
+
+/// The target of the command line, else of the environment.
+fn target(arguments: &Exec) -> Result<Option<Target>, Problem> {
+    if arguments.target.is_some() {
+        return Ok(arguments.target.clone());
+    }
+    let Some(value) = std::env::var_os(TARGET).filter(|value| !value.is_empty()) else { return Ok(None) };
+    value.to_string_lossy().parse().map(Some).map_err(|error: TargetError| {
+        Problem::new(Exit::Usage, format!("{TARGET}: {error}")).help("-t wins over it; `unset` removes it")
+    })
 }
 
 fn job(config: &Config, target: &Target, access: Access, place: &Place, linger_seconds: u64) -> Job {
@@ -188,9 +201,14 @@ fn variables(rules: Option<&Rules>, pod: &[u8], settings: &Settings) -> Result<V
 }
 
 /// What could be meant is told, where that is known soon.
-fn no_target(access: &Access, namespace: &str) -> Problem {
+fn no_target(access: &Access, place: Option<&Place>) -> Problem {
+    let namespace = place.map_or("default", |place| &place.namespace);
     let known = block_on(async {
-        let asked = tokio::time::timeout(SUGGESTION, ls::targets(access, namespace)).await;
+        // Where not even the kubeconfig works there is nobody to ask.
+        if place.is_none() {
+            return Ok(Vec::new());
+        }
+        let asked = tokio::time::timeout(SUGGESTION, ls::targets(access, namespace, |_| ())).await;
         Ok(asked.ok().and_then(Result::ok).unwrap_or_default())
     });
     let names: Vec<String> = known

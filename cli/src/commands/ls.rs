@@ -17,7 +17,7 @@ use crate::{
 pub fn ls(arguments: &List, progress: &Progress) -> Result<(), Problem> {
     let access = access(&arguments.cluster, None, None, &directory()?);
     let namespace = access.place(arguments.cluster.namespace.as_deref())?.namespace;
-    let targets = block_on(targets(&access, &namespace))?;
+    let targets = block_on(targets(&access, &namespace, |step| progress.step(step)))?;
     if arguments.output == Format::Json {
         return print_json(&targets);
     }
@@ -37,9 +37,14 @@ pub fn ls(arguments: &List, progress: &Progress) -> Result<(), Problem> {
 }
 
 /// Asks for the targets of a namespace.
-pub(super) async fn targets(access: &Access, namespace: &str) -> Result<Vec<TargetReport>, Problem> {
-    let client = access.client().await?;
-    Ok(Sessions::new(client, Some(namespace)).targets().await?)
+pub(super) async fn targets(
+    access: &Access,
+    namespace: &str,
+    say: impl Fn(&str),
+) -> Result<Vec<TargetReport>, Problem> {
+    let server = access.server().await?;
+    let sessions = Sessions::new(server.clone(), Some(namespace));
+    Ok(server.patiently(say, sessions.targets()).await?)
 }
 
 fn row(report: &TargetReport) -> [String; 6] {

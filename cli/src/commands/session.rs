@@ -11,7 +11,7 @@ use super::{access, block_on, directory, print, print_json, table};
 use crate::{
     arguments::{Cluster, Format, SessionCommand, SessionList, SessionStop},
     exit::{Exit, Problem},
-    kubernetes::{access::Access, api::Sessions},
+    kubernetes::{access::Access, api::Sessions, server::Server},
     progress::Progress,
     proxy::{client, control::Status, folder::Folder},
 };
@@ -49,7 +49,10 @@ struct Listing {
 fn ls(arguments: &SessionList, progress: &Progress) -> Result<(), Problem> {
     let local: Vec<Status> = client::all(&Folder::of_user()?).into_iter().map(|(_, status)| status).collect();
     let scope = Scope::new(&arguments.cluster, arguments.all_namespaces)?;
-    let found = block_on(async { Ok(scope.sessions().await?.list().await?) });
+    let found = block_on(async {
+        let (server, sessions) = scope.sessions().await?;
+        Ok(server.patiently(|step| progress.step(step), sessions.list()).await?)
+    });
     let found = match found {
         Ok(found) => found,
         // What is known here is worth showing even so.
@@ -99,8 +102,9 @@ impl Scope {
         Ok(Self { access, namespace })
     }
 
-    async fn sessions(&self) -> Result<Sessions, Problem> {
-        Ok(Sessions::new(self.access.client().await?, self.namespace.as_deref()))
+    async fn sessions(&self) -> Result<(Server, Sessions), Problem> {
+        let server = self.access.server().await?;
+        Ok((server.clone(), Sessions::new(server, self.namespace.as_deref())))
     }
 }
 
@@ -144,6 +148,10 @@ fn cells(row: &Row) -> [String; 6] {
 }
 
 fn stop(arguments: &SessionStop, progress: &Progress) -> Result<(), Problem> {
+    if arguments.names.is_empty() && !arguments.all {
+        return Err(Problem::new(Exit::Usage, "which session shall end?")
+            .help("name one of `mirrord session ls`, or --all for all that this machine holds"));
+    }
     let folder = Folder::of_user()?;
     let mut missing = Vec::new();
     let local = client::all(&folder);
@@ -171,8 +179,8 @@ fn stop(arguments: &SessionStop, progress: &Progress) -> Result<(), Problem> {
 fn delete(arguments: &SessionStop, names: &[String], progress: &Progress) -> Result<(), Problem> {
     let scope = Scope::new(&arguments.cluster, false)?;
     block_on(async {
-        let sessions = scope.sessions().await?;
-        let found = sessions.list().await?;
+        let (server, sessions) = scope.sessions().await?;
+        let found = server.patiently(|step| progress.step(step), sessions.list()).await?;
         let all: Vec<String> = found.iter().filter_map(|session| session.meta().name.clone()).collect();
         for wanted in names {
             let name = choose(&all, wanted)?;

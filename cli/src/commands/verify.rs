@@ -1,13 +1,13 @@
 //! `mirrord verify-config`: what a file means, or all that is wrong with it.
 
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{directory, home, print, print_json};
+use super::{directory, home, print, print_json, table};
 use crate::{
     arguments::{Format, Verify},
-    config::{Config, file},
-    exit::{Exit, Problem},
+    config::{Config, file, keys},
+    exit::Problem,
     progress::Progress,
 };
 
@@ -18,7 +18,7 @@ struct Verdict {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     problems: Vec<crate::config::Mistake>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    config: Option<serde_json::Value>,
+    config: Option<Value>,
 }
 
 /// Checks a configuration.
@@ -42,20 +42,56 @@ pub fn verify(arguments: &Verify, progress: &Progress) -> Result<(), Problem> {
     if arguments.output == Format::Json {
         print_json(&verdict)?;
     }
-    let (config, file) = found?;
+    let (config, file) = found.map_err(|error| match error {
+        // Its own advice would be to do what was just done.
+        file::FileError::Mistakes(_) => Problem::from(error).help("all keys are in CONFIGURATION.md"),
+        other => other.into(),
+    })?;
     if arguments.output == Format::Table {
         match file {
             Some(file) => progress.step(&format!("{} is right", file.display())),
             None => progress.step(&format!("there is no {} up from here: defaults", file::NAME)),
         }
-        let text = serde_json::to_string_pretty(&resolved(&config));
-        print(&text.map_err(|error| Problem::new(Exit::Internal, error.to_string()))?);
+        let mut rows = Vec::new();
+        flatten("", &resolved(&config), &mut rows);
+        print(&table::layout(["KEY", "VALUE"], &rows));
     }
     Ok(())
 }
 
+/// Values by their keys' paths; what isn't set is told by its default.
+fn flatten(path: &str, value: &Value, rows: &mut Vec<[String; 2]>) {
+    let joined = |words: &[Value]| {
+        let words: Vec<&str> = words.iter().filter_map(Value::as_str).collect();
+        if words.is_empty() { "-".to_owned() } else { words.join(";") }
+    };
+    let text = match value {
+        // What is nested are keys, but for what the user names.
+        Value::Object(inner) if keys::find(path).is_none_or(|key| !key.kinds.contains(&keys::Kind::Map)) => {
+            for (name, value) in inner {
+                flatten(&if path.is_empty() { name.clone() } else { format!("{path}.{name}") }, value, rows);
+            }
+            return;
+        }
+        Value::Object(map) if map.is_empty() => "-".to_owned(),
+        Value::Null => format!("({})", unset(path)),
+        Value::Array(words) => joined(words),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    rows.push([path.to_owned(), text]);
+}
+
+/// What holds for a key that isn't set.
+fn unset(path: &str) -> String {
+    match keys::find(path).map(|key| key.default.replace('`', "")) {
+        Some(default) if !default.is_empty() => default,
+        _ => "-t".to_owned(),
+    }
+}
+
 /// The configuration with its defaults, under the keys it is written with.
-fn resolved(config: &Config) -> serde_json::Value {
+fn resolved(config: &Config) -> Value {
     let env = config.environment.as_ref().map_or(json!(false), |rules| {
         let mut env = serde_json::Map::new();
         if let Some(include) = &rules.include {
@@ -81,4 +117,22 @@ fn resolved(config: &Config) -> serde_json::Value {
             "network": { "outgoing": config.outgoing, "dns": config.outgoing },
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_read_a_table_of_keys() {
+        let config = Config { kubeconfig: Some("/k".into()), ..Config::standard() };
+        let mut rows = Vec::new();
+        flatten("", &resolved(&config), &mut rows);
+        let value = |key: &str| rows.iter().find(|[name, _]| name == key).map(|[_, value]| value.as_str());
+        assert_eq!(value("kubeconfig"), Some("/k"));
+        assert_eq!(value("kube_context"), Some("(current context)"));
+        assert_eq!(value("target.path"), Some("(-t)"));
+        assert_eq!(value("feature.env.override"), Some("-"));
+        assert_eq!(value("feature.network.outgoing"), Some("true"));
+    }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::keys::{KEYS, Kind, below};
-use crate::environment::LOCAL;
+use crate::{environment::LOCAL, variables::VARIABLES};
 
 /// The reference as Markdown.
 #[must_use]
@@ -17,7 +17,10 @@ pub fn markdown() -> String {
         let _ =
             writeln!(text, "| `{}` | {} | {} | {} |", key.path, kinds.join(", "), key.default, key.meaning);
     }
-    text.push_str(VARIABLES);
+    text.push_str(OWN);
+    for (name, meaning) in VARIABLES {
+        let _ = writeln!(text, "| `{name}` | {meaning} |");
+    }
     text.push_str(ENVIRONMENT);
     for rule in LOCAL {
         let names: Vec<&str> = rule.names().collect();
@@ -40,7 +43,7 @@ fn word(kind: &Kind) -> &'static str {
 const HEAD: &str = "\
 # Configuration
 
-<!-- Made from src/config/keys.rs and src/environment/local.rs by `BLESS=1 cargo test -p mirrord`. -->
+<!-- Made from src/config/keys.rs, src/variables.rs and src/environment/local.rs by `BLESS=1 cargo test -p mirrord`. -->
 
 `mirrord exec` reads the file named by `-f` or `MIRRORD_CONFIG_FILE`, else the nearest `.mirrord/mirrord.json` from the working
 directory up to the repository's root or the home directory. JSON; comments and trailing commas are allowed. Flags win over the
@@ -50,18 +53,11 @@ file. An unknown key is an error. `mirrord verify-config` checks a file and prin
 |---|---|---|---|
 ";
 
-const VARIABLES: &str = "
+const OWN: &str = "
 ## Variables
 
 | variable | meaning |
 |---|---|
-| `MIRRORD_TARGET` | As `-t`. |
-| `MIRRORD_CONFIG_FILE` | As `-f`. |
-| `MIRRORD_PROGRESS_MODE` | `standard`, `off` (stderr is the program's alone) or `json`. |
-| `MIRRORD_LINGER_SECONDS` | How long the tunnel stays open for the next `exec`; 600, or 0 where `CI` is set. |
-| `MIRRORD_ALLOW_LOCAL` | `1`: programs that mirrord can't enter (static, set-user-ID) run locally instead of being refused. |
-| `MIRRORD_LAYER_FILE` | Another preload library than the one that came with `mirrord`. |
-| `MIRRORD_LOG` | Filter of the proxy's log, as in `mirrord=debug`. |
 ";
 
 const ENVIRONMENT: &str = "

@@ -8,7 +8,7 @@ use super::{
     Config, Mistake, Mistakes,
     text::{self, Given, Values},
 };
-use crate::environment::Rules;
+use crate::environment::{LOCAL, Rules};
 
 /// Reads and resolves the text of a file; `base` is what relative paths in it start from.
 ///
@@ -79,6 +79,15 @@ fn environment(values: &Values, mistakes: &mut Vec<Mistake>) -> Option<Rules> {
     let (include, exclude) = ("feature.env.include", "feature.env.exclude");
     if let (Some(_), Some((_, place))) = (values.get(include), values.get(exclude)) {
         mistakes.push(place.mistake(format!("{include:?} and {exclude:?} can't stand together")));
+    }
+    if let Some((Given::Words(words), place)) = values.get(include) {
+        for word in words {
+            if LOCAL.iter().any(|rule| rule.never && rule.fits(word.as_bytes())) {
+                mistakes.push(place.mistake(format!(
+                    "{word:?} is never taken from a pod (CONFIGURATION.md says why); \"feature.env.override\" can set it"
+                )));
+            }
+        }
     }
     Some(Rules {
         include: values.get(include).map(|_| values.words(include)),
@@ -223,6 +232,13 @@ mod tests {
         let message = mistakes("{\n  \"target\": pod\n}");
         assert!(message.starts_with(".mirrord/mirrord.json:2:13: this is no JSON: "), "{message}");
         assert_eq!(mistakes("[]"), ".mirrord/mirrord.json:1:1: the configuration must be an object: {…}");
+    }
+
+    #[test]
+    fn what_is_never_taken_can_t_be_asked_for() {
+        let path = mistakes(r#"{"feature": {"env": {"include": ["PORT", "PATH"]}}}"#);
+        assert!(path.contains(":1:33: \"PATH\" is never taken from a pod"), "{path}");
+        assert!(config(r#"{"feature": {"env": {"include": "HOME;*"}}}"#).environment.is_some());
     }
 
     #[test]

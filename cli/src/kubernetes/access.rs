@@ -6,6 +6,7 @@
 use std::{
     ffi::OsStr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use kube::{
@@ -16,7 +17,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+use super::server::Server;
 use crate::exit::{Exit, Problem};
+
+/// How long the way to the API server is tried.
+const CONNECT: Duration = Duration::from_secs(10);
 
 /// How the API server is reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +52,7 @@ pub enum AccessError {
     #[error("there is no kubeconfig: neither KUBECONFIG nor ~/.kube/config names a cluster")]
     None,
     /// The kubeconfig doesn't work out.
-    #[error("kubeconfig {}: {error}", .path.display())]
+    #[error("kubeconfig {}: {}", .path.display(), reason(error))]
     Kubeconfig {
         /// Which, the first of several.
         path: PathBuf,
@@ -171,16 +176,20 @@ impl Access {
         })
     }
 
-    /// A client. Credential plugins run when it is first used.
+    /// The API server. Credential plugins run when it is first asked.
     ///
     /// # Errors
     /// See [`AccessError`].
-    pub async fn client(&self) -> Result<Client, AccessError> {
+    pub async fn server(&self) -> Result<Server, AccessError> {
+        let mut context = String::new();
         let mut config = if self.in_cluster() {
             Config::incluster().map_err(|_| AccessError::None)?
         } else {
             let kubeconfig = self.read()?;
             self.context(&kubeconfig)?;
+            if let Some(name) = self.context.as_ref().or(kubeconfig.current_context.as_ref()) {
+                context = format!(" (context {name:?})");
+            }
             let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
             let failed = |error| AccessError::Kubeconfig {
                 path: self.kubeconfigs.first().cloned().unwrap_or_default(),
@@ -194,7 +203,24 @@ impl Access {
         }
         // An answer of "unavailable" is told, not repeated in silence.
         config.default_retry = false;
-        Ok(Client::try_from(config)?)
+        config.connect_timeout = Some(CONNECT);
+        let name = format!("{}{context}", address(&config));
+        Ok(Server::new(Client::try_from(config)?, name))
+    }
+}
+
+/// Scheme, host and port: what else may stand in a URL is nobody's business.
+fn address(config: &Config) -> String {
+    let url = &config.cluster_url;
+    let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
+    format!("{}://{}{port}", url.scheme_str().unwrap_or("https"), url.host().unwrap_or_default())
+}
+
+/// What is wrong, without the path that stands before it already.
+fn reason(error: &KubeconfigError) -> String {
+    match error {
+        KubeconfigError::ReadConfig(error, _) => error.to_string(),
+        other => other.to_string(),
     }
 }
 
@@ -275,6 +301,6 @@ contexts:
         assert_eq!(problem.help.as_deref(), Some("choose one with --context: dev, bare"));
         let missing = Access { kubeconfigs: vec!["/nowhere/config".into()], ..Access::default() };
         let problem = Problem::from(missing.place(None).unwrap_err());
-        assert!(problem.message.contains("/nowhere/config"), "{problem}");
+        assert_eq!(problem.message, "kubeconfig /nowhere/config: No such file or directory (os error 2)");
     }
 }

@@ -2,21 +2,18 @@
 //!
 //! A client makes one Session and nothing else. The admission webhook's answer is in the object that the POST returns.
 
-use std::{fmt::Debug, time::Duration};
+use std::fmt::Debug;
 
 use futures::future::BoxFuture;
 use kube::{
-    Api, Client,
+    Api,
     api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams},
 };
 use mirrord_protocol::feature::Feature;
 use mirrord_session::{Session, SessionSpec, SessionStatus, Target, TargetReport, session_name};
 use serde::{Deserialize, Serialize};
 
-use super::refusal::{Attempt, Refusal};
-
-/// How long one request may take. Longer than admission (10 s) with a credential plugin before it.
-const REQUEST: Duration = Duration::from_secs(60);
+use super::{refusal::Refusal, server::Server};
 
 /// What a session is for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +60,7 @@ pub trait Lease: Debug + Send + Sync + 'static {
 /// The Sessions of one namespace, or of all.
 #[derive(Clone)]
 pub struct Sessions {
+    server: Server,
     api: Api<Session>,
     namespace: Option<String>,
 }
@@ -70,12 +68,13 @@ pub struct Sessions {
 impl Sessions {
     /// Of a namespace; without one, of all.
     #[must_use]
-    pub fn new(client: Client, namespace: Option<&str>) -> Self {
+    pub fn new(server: Server, namespace: Option<&str>) -> Self {
+        let client = server.client().clone();
         let api = match namespace {
             Some(namespace) => Api::namespaced(client, namespace),
             None => Api::all(client),
         };
-        Self { api, namespace: namespace.map(str::to_owned) }
+        Self { server, api, namespace: namespace.map(str::to_owned) }
     }
 
     /// Makes the session of a key.
@@ -86,7 +85,7 @@ impl Sessions {
         let name = session_name(public_key);
         let session = session(Some(name.clone()), wanted.spec(public_key));
         let parameters = PostParams::default();
-        let made = self.bounded("create", self.api.create(&parameters, &session)).await?;
+        let made = self.ask("create", self.api.create(&parameters, &session)).await?;
         let Some(status) = made.status else {
             // Without a control plane nobody looks after what was stored.
             if let Err(refusal) = self.delete(&name).await {
@@ -104,7 +103,7 @@ impl Sessions {
     pub async fn targets(&self) -> Result<Vec<TargetReport>, Refusal> {
         let session = session(Some("s-targets".to_owned()), SessionSpec::default());
         let parameters = PostParams { dry_run: true, ..PostParams::default() };
-        let answer = self.bounded("create", self.api.create(&parameters, &session)).await?;
+        let answer = self.ask("create", self.api.create(&parameters, &session)).await?;
         Ok(answer.status.ok_or(Refusal::NotAdmitted)?.targets)
     }
 
@@ -113,7 +112,7 @@ impl Sessions {
     /// # Errors
     /// See [`Refusal`].
     pub async fn list(&self) -> Result<Vec<Session>, Refusal> {
-        Ok(self.bounded("list", self.api.list(&ListParams::default())).await?.items)
+        Ok(self.ask("list", self.api.list(&ListParams::default())).await?.items)
     }
 
     /// Deletes a Session.
@@ -121,26 +120,22 @@ impl Sessions {
     /// # Errors
     /// See [`Refusal`].
     pub async fn delete(&self, name: &str) -> Result<(), Refusal> {
-        self.bounded("delete", self.api.delete(name, &DeleteParams::default())).await.map(drop)
+        self.ask("delete", self.api.delete(name, &DeleteParams::default())).await.map(drop)
     }
 
     async fn renew(&self, name: &str, number: u64) -> Result<SessionStatus, Refusal> {
         let patch = Patch::Merge(serde_json::json!({ "spec": { "renewal": number } }));
         let parameters = PatchParams::default();
-        let session = self.bounded("patch", self.api.patch(name, &parameters, &patch)).await?;
+        let session = self.ask("patch", self.api.patch(name, &parameters, &patch)).await?;
         session.status.ok_or(Refusal::NotAdmitted)
     }
 
-    async fn bounded<T>(
+    async fn ask<T>(
         &self,
         verb: &'static str,
         request: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, Refusal> {
-        let attempt = Attempt { verb, namespace: self.namespace.clone() };
-        match tokio::time::timeout(REQUEST, request).await {
-            Ok(answer) => answer.map_err(|error| Refusal::new(&error, attempt)),
-            Err(_) => Err(Refusal::Silent { seconds: REQUEST.as_secs() }),
-        }
+        self.server.ask(verb, self.namespace.as_deref(), request).await
     }
 }
 

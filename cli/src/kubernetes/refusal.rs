@@ -16,6 +16,8 @@ pub struct Attempt {
     pub verb: &'static str,
     /// Where; all where `None`.
     pub namespace: Option<String>,
+    /// Whom, as messages call it.
+    pub server: String,
 }
 
 /// Why the API server gave no Session.
@@ -38,11 +40,29 @@ pub enum Refusal {
         message: String,
     },
     /// The API server doesn't know who asks.
-    #[error("the API server doesn't accept the kubeconfig's credentials: {0}")]
-    Unauthorized(String),
+    #[error("the API server {server} doesn't accept the kubeconfig's credentials: {message}")]
+    Unauthorized {
+        /// Whom.
+        server: String,
+        /// Its sentence.
+        message: String,
+    },
     /// There are no Sessions in this cluster.
-    #[error("mirrord isn't installed in this cluster: it has no resource sessions.mirrord.dev")]
-    NotInstalled,
+    #[error("mirrord isn't installed in this cluster: {server} has no resource sessions.mirrord.dev")]
+    NotInstalled {
+        /// Whom.
+        server: String,
+    },
+    /// Whoever answers is no API server, or somebody answers in its place.
+    #[error("{server} doesn't answer as a Kubernetes API server does: HTTP {code}{}", quoted_after(text))]
+    Foreign {
+        /// Whom.
+        server: String,
+        /// The status.
+        code: u16,
+        /// The beginning of what came.
+        text: String,
+    },
     /// There is no such namespace.
     #[error("there is no namespace {0:?}")]
     NoNamespace(String),
@@ -56,11 +76,18 @@ pub enum Refusal {
     #[error("mirrord's webhook doesn't answer the API server: {0}")]
     WebhookDown(String),
     /// The API server doesn't answer.
-    #[error("the API server can't be reached: {0}")]
-    Unreachable(String),
+    #[error("the API server {server} can't be reached: {message}")]
+    Unreachable {
+        /// Whom.
+        server: String,
+        /// What happened.
+        message: String,
+    },
     /// The API server takes too long.
-    #[error("the API server didn't answer within {seconds} s")]
+    #[error("the API server {server} didn't answer within {seconds} s")]
     Silent {
+        /// Whom.
+        server: String,
         /// How long.
         seconds: u64,
     },
@@ -70,6 +97,25 @@ pub enum Refusal {
     /// Anything else.
     #[error("the API server answered: {0}")]
     Other(String),
+}
+
+/// What API servers, and other programs in Go, say of a path they don't serve: not as a Status.
+const NO_SUCH_PATH: &str = "404 page not found";
+/// How much of a stranger's answer is told, in characters.
+const STRANGER: usize = 120;
+
+/// kube's word for an answer that is no Status.
+fn is_foreign(status: &Status) -> bool {
+    status.reason == "Failed to parse error data"
+}
+
+fn of_stranger(status: &Status, server: String) -> Refusal {
+    let line = status.message.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+    Refusal::Foreign { server, code: status.code, text: line.chars().take(STRANGER).collect() }
+}
+
+fn quoted_after(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!(", {text:?}") }
 }
 
 fn in_namespace(attempt: &Attempt) -> String {
@@ -86,7 +132,7 @@ impl Refusal {
         match error {
             kube::Error::Api(status) => Self::of_status(status, attempt),
             kube::Error::Auth(error) => Self::Credentials(error.to_string()),
-            kube::Error::Service(_) | kube::Error::HyperError(_) => of_connection(error),
+            kube::Error::Service(_) | kube::Error::HyperError(_) => of_connection(error, attempt.server),
             other => Self::Other(other.to_string()),
         }
     }
@@ -103,11 +149,13 @@ impl Refusal {
         }
         let kind = status.details.as_ref().map(|details| details.kind.as_str()).unwrap_or_default();
         match status.code {
-            401 => Self::Unauthorized(message),
+            401 => Self::Unauthorized { server: attempt.server, message },
             403 => Self::Forbidden { attempt, message },
             404 if kind == "namespaces" => Self::NoNamespace(attempt.namespace.unwrap_or_default()),
             404 if kind.starts_with("sessions") => Self::NoSession(message),
-            404 => Self::NotInstalled,
+            404 if is_foreign(status) && message != NO_SUCH_PATH => of_stranger(status, attempt.server),
+            404 => Self::NotInstalled { server: attempt.server },
+            _ if is_foreign(status) => of_stranger(status, attempt.server),
             _ => Self::Other(message),
         }
     }
@@ -116,7 +164,7 @@ impl Refusal {
     #[must_use]
     pub fn is_final(&self) -> bool {
         match self {
-            Self::NoSession(_) | Self::NotInstalled | Self::NoNamespace(_) => true,
+            Self::NoSession(_) | Self::NotInstalled { .. } | Self::NoNamespace(_) => true,
             Self::Denied { word, .. } => word == "not_granted" || word == "bad_session",
             _ => false,
         }
@@ -131,12 +179,13 @@ impl Refusal {
                 _ => Exit::Internal,
             },
             Self::Forbidden { .. } => Exit::NotGranted,
-            Self::Unauthorized(_) | Self::Credentials(_) => Exit::Configuration,
+            Self::Unauthorized { .. } | Self::Credentials(_) => Exit::Configuration,
             Self::NoNamespace(_) | Self::NoSession(_) => Exit::Target,
-            Self::NotInstalled
+            Self::NotInstalled { .. }
+            | Self::Foreign { .. }
             | Self::NotAdmitted
             | Self::WebhookDown(_)
-            | Self::Unreachable(_)
+            | Self::Unreachable { .. }
             | Self::Silent { .. } => Exit::Unreachable,
             Self::Other(_) => Exit::Temporary,
         }
@@ -153,10 +202,10 @@ impl Refusal {
                      kubectl create rolebinding mirrord-user --clusterrole=mirrord-user --user={user} -n {namespace}"
                 ));
             }
-            Self::Unauthorized(_) => {
+            Self::Unauthorized { .. } => {
                 "log in to the cluster again; `kubectl auth whoami` shows whether it worked"
             }
-            Self::NotInstalled => {
+            Self::NotInstalled { .. } => {
                 "check the context (--context); else install it: helm install mirrord charts/mirrord -n mirrord --create-namespace"
             }
             Self::NoNamespace(_) => "choose another with -n",
@@ -167,7 +216,10 @@ impl Refusal {
             Self::WebhookDown(_) => {
                 "look after it: kubectl -n mirrord get pods,endpoints; sessions that stand live on"
             }
-            Self::Unreachable(_) | Self::Silent { .. } => {
+            Self::Foreign { .. } => {
+                "see whether `kubectl version` works: the address in the kubeconfig may be wrong, or a proxy may answer for it"
+            }
+            Self::Unreachable { .. } | Self::Silent { .. } => {
                 "see whether `kubectl version` works; check VPN and --context"
             }
             Self::Credentials(_) => {
@@ -209,7 +261,7 @@ impl From<Refusal> for Problem {
 }
 
 /// The innermost cause says what happened; a credential plugin's failure comes this way too.
-fn of_connection(error: &kube::Error) -> Refusal {
+fn of_connection(error: &kube::Error, server: String) -> Refusal {
     let mut texts = Vec::new();
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = next {
@@ -219,17 +271,22 @@ fn of_connection(error: &kube::Error) -> Refusal {
         texts.push(error.to_string());
         next = error.source();
     }
-    Refusal::Unreachable(texts.pop().unwrap_or_default())
+    Refusal::Unreachable { server, message: texts.pop().unwrap_or_default() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn attempt(verb: &'static str, namespace: Option<&str>) -> Attempt {
+        let server = "https://10.0.0.1:6443 (context \"dev\")".to_owned();
+        Attempt { verb, namespace: namespace.map(str::to_owned), server }
+    }
+
     /// As the API server of Kubernetes 1.34 wrote it.
     fn told(verb: &'static str, answer: &str) -> Problem {
         let status: Status = serde_json::from_str(answer).unwrap();
-        let attempt = Attempt { verb, namespace: Some("shop".to_owned()) };
+        let attempt = attempt(verb, Some("shop"));
         Refusal::new(&kube::Error::Api(Box::new(status)), attempt).into()
     }
 
@@ -277,7 +334,8 @@ mod tests {
         let problem = told("create", missing);
         assert_eq!(problem.exit, Exit::Unreachable);
         assert!(problem.message.contains("isn't installed"), "{problem}");
-        assert!(problem.help.unwrap().contains("helm install mirrord"));
+        assert!(problem.help.as_ref().is_some_and(|help| help.contains("helm install mirrord")));
+        assert!(problem.message.contains("https://10.0.0.1:6443 (context \"dev\")"), "{problem}");
         let namespace = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"namespaces \"shop\" not found","reason":"NotFound","details":{"name":"shop","kind":"namespaces"},"code":404}"#;
         assert_eq!(told("create", namespace).message, "there is no namespace \"shop\"");
     }
@@ -288,7 +346,7 @@ mod tests {
         let down = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"Internal error occurred: failed calling webhook \"sessions.mirrord.dev\": failed to call webhook: Post \"https://mirrord-webhook.mirrord.svc:443/sessions?timeout=10s\": dial tcp 10.96.0.9:443: connect: connection refused","reason":"InternalError","details":{"causes":[{"message":"failed calling webhook"}]},"code":500}"#;
         let refusal = |answer: &str| {
             let status: Status = serde_json::from_str(answer).unwrap();
-            Refusal::of_status(&status, Attempt { verb: "patch", namespace: None })
+            Refusal::of_status(&status, attempt("patch", None))
         };
         assert!(refusal(gone).is_final());
         assert!(!refusal(down).is_final());
@@ -299,6 +357,21 @@ mod tests {
                 && problem.message.contains("connection refused")
         );
         assert!(problem.help.unwrap().contains("kubectl -n mirrord get pods"));
+    }
+
+    #[test]
+    fn what_is_no_api_server_is_told_as_such_and_shortly() {
+        let answered = |code, text: &str| {
+            let status = Status::failure(text, "Failed to parse error data").with_code(code);
+            Refusal::of_status(&status, attempt("create", Some("shop")))
+        };
+        let page = format!("\n  <html><body>{}", "not here ".repeat(500));
+        let problem = Problem::from(answered(404, &page));
+        assert_eq!(problem.exit, Exit::Unreachable);
+        assert!(problem.message.contains("HTTP 404, \"<html>") && problem.message.len() < 300, "{problem}");
+        assert!(matches!(answered(502, "Bad Gateway"), Refusal::Foreign { code: 502, .. }));
+        // An API server without the resource says it this way.
+        assert!(matches!(answered(404, "404 page not found"), Refusal::NotInstalled { .. }));
     }
 
     #[test]

@@ -132,11 +132,13 @@ async fn until_end(link: &Link, holds: &Holds, stop: &Stop, linger: Duration, te
 
 async fn open(job: &Job) -> Result<Opened, Problem> {
     let mut clock = Clock(Instant::now());
-    let client = job.access.client().await?;
+    let server = job.access.server().await?;
     let client_ms = clock.lap();
     let key = SelfSigned::generate().map_err(internal)?;
-    let sessions = Sessions::new(client, Some(&job.namespace));
-    let (held, status) = sessions.create(&job.wanted, &key.public_key()).await?;
+    let sessions = Sessions::new(server.clone(), Some(&job.namespace));
+    let say = |step: &str| Report::Step(step.to_owned()).tell();
+    let public_key = key.public_key();
+    let (held, status) = server.patiently(say, sessions.create(&job.wanted, &public_key)).await?;
     let session_ms = clock.lap();
     let summary = summary(job, held.name(), &status);
     Report::Step(format!("granted {} on {}", summary.features.join(", "), summary.target)).tell();

@@ -314,7 +314,11 @@ fn an_api_server_that_is_down_is_told_as_such() {
     fs::write(stage.folder.path().join("kubeconfig"), kubeconfig).unwrap();
     let (code, _, err) = text(&stage.exec(&["true"]).output().unwrap());
     assert_eq!(code, 69);
-    assert!(err.contains("error: the API server can't be reached: ") && err.contains("refused"), "{err}");
+    assert!(
+        err.contains(&format!("error: the API server http://{closed} "))
+            && err.contains("can't be reached: "),
+        "{err}"
+    );
 }
 
 #[test]

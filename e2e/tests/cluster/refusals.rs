@@ -119,7 +119,9 @@ fn a_cluster_that_does_not_answer_is_named() {
     };
     fs::write(&elsewhere, kubeconfig.lines().map(line).collect::<String>()).unwrap();
     let developer = developer.with_kubeconfig(&elsewhere);
-    let _ = developer.exec(CHECKOUT, ["true"]).failed_with(69, &["API server can't be reached", "refused"]);
+    let _ = developer
+        .exec(CHECKOUT, ["true"])
+        .failed_with(69, &["the API server https://127.0.0.1:1 (", "can't be reached", "refused"]);
 }
 
 #[test]

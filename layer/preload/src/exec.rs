@@ -63,7 +63,7 @@ fn complain(refusal: &Refusal) {
     use std::fmt::Write;
     let mut line = Buffer { bytes: [0; 1024], length: 0 };
     // Cut where it is too long.
-    let _ = writeln!(line, "mirrord: {refusal}");
+    let _ = writeln!(line, "mirrord: {refusal}; {}", Refusal::HELP);
     sys::complain(String::from_utf8_lossy(&line.bytes[..line.length]).as_ref());
 }
 

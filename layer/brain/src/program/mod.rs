@@ -19,10 +19,7 @@ use std::{
 
 use format::{is_glibc_linker, judge};
 
-use crate::{
-    settings::ALLOW_LOCAL,
-    sys::{self, Errno},
-};
+use crate::sys::{self, Errno};
 
 /// How many `#!` lines may lead to one another (`MAX_INTERP` of fs/exec.c, rounded up).
 pub const SCRIPTS: usize = 5;
@@ -112,6 +109,11 @@ impl fmt::Debug for Name {
     }
 }
 
+impl Refusal {
+    /// The way out.
+    pub const HELP: &str = "MIRRORD_ALLOW_LOCAL=1 runs such programs without mirrord, locally";
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { file, program } = self;
@@ -128,10 +130,7 @@ impl fmt::Display for Refusal {
             Program::Unreadable => f.write_str("can't be read, so it can't be told what it is")?,
             _ => f.write_str("is statically linked")?,
         }
-        write!(
-            f,
-            ": mirrord can't enter it. Set {ALLOW_LOCAL}=1 to run such programs without mirrord, locally"
-        )
+        f.write_str(": mirrord can't enter it")
     }
 }
 
@@ -298,7 +297,8 @@ mod tests {
         let refusal = refusal(&outer).unwrap();
         assert_eq!(refusal.file.as_path(), program);
         let message = refusal.to_string();
-        assert!(message.contains("statically linked") && message.contains(ALLOW_LOCAL), "{message}");
+        assert!(message.contains("statically linked"), "{message}");
+        assert!(Refusal::HELP.starts_with(&format!("{}=1 ", crate::settings::ALLOW_LOCAL)));
     }
 
     #[test]

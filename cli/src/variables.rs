@@ -1,0 +1,67 @@
+//! The variables that mirrord itself listens to: one table, for the reference and for what looks like a slip.
+
+use crate::progress::Progress;
+
+/// What all of them begin with.
+const PREFIX: &str = "MIRRORD_";
+
+/// Instead of `-t`.
+pub const TARGET: &str = "MIRRORD_TARGET";
+
+/// Name and meaning.
+pub const VARIABLES: &[(&str, &str)] = &[
+    (TARGET, "As `-t`."),
+    ("MIRRORD_CONFIG_FILE", "As `-f`."),
+    ("MIRRORD_PROGRESS_MODE", "`standard`, `off` (stderr is the program's alone) or `json`."),
+    (
+        "MIRRORD_LINGER_SECONDS",
+        "How long the tunnel stays open for the next `exec`; 600, or 0 where `CI` is set.",
+    ),
+    (
+        "MIRRORD_ALLOW_LOCAL",
+        "`1`: programs that mirrord can't enter (static, set-user-ID) run locally instead of being refused.",
+    ),
+    ("MIRRORD_LAYER_FILE", "Another preload library than the one that came with `mirrord`."),
+    ("MIRRORD_LOG", "Filter of the proxy's log, as in `mirrord=debug`."),
+];
+
+/// How alike names must be to be taken for a slip, from 0 to 1.
+const ALIKE: f64 = 0.7;
+
+/// Warns of variables that are set, unknown, and much like a known one. Others are other programs'.
+pub fn warn_of_slips(progress: &Progress) {
+    for (name, _) in std::env::vars_os() {
+        if let Some((name, meant)) = name.to_str().and_then(|name| Some((name, slip(name)?))) {
+            progress.warning(&format!("mirrord doesn't know the variable {name}, did you mean {meant}?"));
+        }
+    }
+}
+
+/// The variable that was meant.
+fn slip(name: &str) -> Option<&'static str> {
+    let rest = name.strip_prefix(PREFIX)?;
+    let likeness = |known: &str| strsim::normalized_damerau_levenshtein(rest, &known[PREFIX.len()..]);
+    let known = VARIABLES.iter().map(|(known, _)| *known);
+    let nearest = known.max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
+    (nearest != name && likeness(nearest) >= ALIKE).then_some(nearest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_is_told_from_another_program_s_variable() {
+        assert_eq!(slip("MIRRORD_TARGT"), Some(TARGET));
+        assert_eq!(slip("MIRRORD_PROGRESS_MOD"), Some("MIRRORD_PROGRESS_MODE"));
+        for right in VARIABLES.iter().map(|(name, _)| *name).chain([
+            "MIRRORD_CACHE",
+            "MIRRORD_E2E_CLUSTER",
+            "MIRRORD_SETTINGS",
+            "MIRRORD_DESCRIPTORS",
+            "OTHER_TARGT",
+        ]) {
+            assert_eq!(slip(right), None, "{right}");
+        }
+    }
+}
