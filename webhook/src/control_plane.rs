@@ -89,7 +89,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let (stopping_tx, stopping) = watch::channel(false);
     let mut tasks = JoinSet::new();
     tasks.spawn(async move { serving.keep_fresh().await });
-    let known = follow(&mut tasks, &client, &settings, &keys);
+    let known = follow(&mut tasks, &client, &settings, &keys, stopping.clone());
     let health = Health {
         configuration: known.configuration.clone(),
         limit_ranges: known.limit_ranges_known.clone(),
@@ -181,8 +181,14 @@ struct Known {
     limit_ranges_known: watch::Receiver<bool>,
 }
 
-/// Starts the watches.
-fn follow(tasks: &mut JoinSet<()>, client: &Client, settings: &Settings, keys: &Keys) -> Known {
+/// Starts the watches. `stopping` ends the one that writes: a replica that leaves may hold keys that were replaced since.
+fn follow(
+    tasks: &mut JoinSet<()>,
+    client: &Client,
+    settings: &Settings,
+    keys: &Keys,
+    mut stopping: watch::Receiver<bool>,
+) -> Known {
     let (configuration_tx, configuration) = watch::channel(Configuration::default());
     let api = Api::all(client.clone());
     let name = settings.webhook_configuration.clone();
@@ -190,7 +196,15 @@ fn follow(tasks: &mut JoinSet<()>, client: &Client, settings: &Settings, keys: &
         authority_pem: keys.authority.certificate_pem().to_owned(),
         path_key: keys.authority.webhook_path_key(),
     };
-    tasks.spawn(async move { bundle::keep(api, &name, &ours, &configuration_tx).await });
+    tasks.spawn(async move {
+        let stopped = async { stopping.wait_for(|stopping| *stopping).await.map(|_| ()) };
+        tokio::select! {
+            biased;
+            // What is known stays known: requests under way are still answered.
+            _ = stopped => {}
+            () = bundle::keep(api, &name, &ours, &configuration_tx) => {}
+        }
+    });
 
     let (ingress_tx, ingress) = watch::channel(settings.ingress_address.as_deref().map(Arc::from));
     if settings.ingress_address.is_none() {
