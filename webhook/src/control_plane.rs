@@ -181,13 +181,13 @@ struct Known {
     limit_ranges_known: watch::Receiver<bool>,
 }
 
-/// Starts the watches. `stopping` ends the one that writes: a replica that leaves may hold keys that were replaced since.
+/// Starts the watches. While `stopping` they look on and write nothing.
 fn follow(
     tasks: &mut JoinSet<()>,
     client: &Client,
     settings: &Settings,
     keys: &Keys,
-    mut stopping: watch::Receiver<bool>,
+    stopping: watch::Receiver<bool>,
 ) -> Known {
     let (configuration_tx, configuration) = watch::channel(Configuration::default());
     let api = Api::all(client.clone());
@@ -196,15 +196,7 @@ fn follow(
         authority_pem: keys.authority.certificate_pem().to_owned(),
         path_key: keys.authority.webhook_path_key(),
     };
-    tasks.spawn(async move {
-        let stopped = async { stopping.wait_for(|stopping| *stopping).await.map(|_| ()) };
-        tokio::select! {
-            biased;
-            // What is known stays known: requests under way are still answered.
-            _ = stopped => {}
-            () = bundle::keep(api, &name, &ours, &configuration_tx) => {}
-        }
-    });
+    tasks.spawn(async move { bundle::keep(api, &name, &ours, &stopping, &configuration_tx).await });
 
     let (ingress_tx, ingress) = watch::channel(settings.ingress_address.as_deref().map(Arc::from));
     if settings.ingress_address.is_none() {

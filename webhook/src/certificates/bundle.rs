@@ -64,11 +64,13 @@ impl Ours {
     }
 }
 
-/// Keeps the configuration's `caBundle` ours, for ever, and tells what is known of it.
+/// Keeps the configuration's `caBundle` ours, for ever, and tells what is known of it. A replica that is stopping goes
+/// on looking, since an uninstallation ends sessions, but writes nothing: its keys may have been replaced since.
 pub async fn keep(
     api: Api<MutatingWebhookConfiguration>,
     name: &str,
     ours: &Ours,
+    stopping: &watch::Receiver<bool>,
     known_tx: &watch::Sender<Configuration>,
 ) {
     let mut states = std::pin::pin!(watch_object(api.clone(), name).default_backoff());
@@ -83,7 +85,7 @@ pub async fn keep(
         };
         match state {
             Some(Ok(Some(configuration))) => {
-                let known = ensure(&api, &configuration, ours).await;
+                let known = ensure(&api, &configuration, ours, stopping).await;
                 unwritten = (!known.agrees).then_some(configuration);
                 tell(known_tx, known);
             }
@@ -113,12 +115,16 @@ async fn ensure(
     api: &Api<MutatingWebhookConfiguration>,
     configuration: &MutatingWebhookConfiguration,
     ours: &Ours,
+    stopping: &watch::Receiver<bool>,
 ) -> Configuration {
     let created = configuration.metadata.creation_timestamp.as_ref();
     let created = created.and_then(|time| u64::try_from(time.0.as_second()).ok());
     let Some(patch) = patch(configuration, ours) else {
         return Configuration { agrees: true, created };
     };
+    if *stopping.borrow() {
+        return Configuration { agrees: false, created };
+    }
     let name = configuration.name_any();
     match api.patch(&name, &PatchParams::default(), &Patch::Strategic(patch)).await {
         Ok(_) => {
