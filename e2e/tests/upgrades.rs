@@ -8,7 +8,7 @@ use mirrord_e2e::{
     cluster::{checkout, cluster},
     developer::Developer,
     outage,
-    run::{Run, eventually},
+    run::{Run, eventually, until},
     scene::Scene,
 };
 use serde_json::{Value, json};
@@ -104,7 +104,7 @@ fn ours() -> BTreeSet<String> {
 }
 
 #[test]
-fn pods_of_before_are_used_through_upgrade_rollback_and_reinstallation() {
+fn pods_of_before_are_used_through_upgrade_rollback_and_reinstallation_and_named_when_their_keys_are_gone() {
     if !cluster().has_node("taking the whole installation away") {
         return;
     }
@@ -149,7 +149,22 @@ fn pods_of_before_are_used_through_upgrade_rollback_and_reinstallation() {
     assert_eq!(SECRETS.map(secret).to_vec(), installation.secrets, "the same keys");
     works(&developer);
 
+    let _ = helm(&["uninstall", "mirrord", "--wait", "--timeout", "55s"]).succeeded();
+    cluster().run(&["delete", "secret", "mirrord-ca", "mirrord-gate", "--namespace", "mirrord"]);
+    let _ = installation.install(&[]).succeeded();
+    outage::until_asked();
+    let restart = format!("kubectl rollout restart deployment/app -n {}", scene.namespace.name());
+    // API servers heed a new caBundle after a moment.
+    let told = until(Duration::from_secs(40), "the API server to believe the new authority", || {
+        let run = developer.exec("deployment/app", ["true"]);
+        (run.status.code() != Some(69)).then_some(run)
+    });
+    let _ = told.failed_with(66, &["another certificate authority", &restart]);
     scene.pod_was_left_alone();
     scene.service_lost_nothing();
     scene.program.saw_nothing_wrong();
+    let namespace = ["--namespace", scene.namespace.name()];
+    cluster().run(&[&["rollout", "restart", "deployment/app"][..], &namespace].concat());
+    cluster().run(&[&["rollout", "status", "deployment/app", "--timeout=55s"][..], &namespace].concat());
+    works(&developer);
 }
