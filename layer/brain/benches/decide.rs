@@ -14,7 +14,7 @@ fn main() {
         files: FileMode::Read,
         outgoing: true,
         remote_mounts: vec!["/data".into()],
-        local_trees: vec!["/home/u".into(), "/work/shop".into()],
+        local_trees: vec!["/home/u".into(), "/projects/shop".into()],
     });
     for path in [
         "/usr/lib/python3/dist-packages/x.py",

@@ -302,7 +302,7 @@ mod tests {
 
     #[test]
     fn the_application_is_remote_and_the_machine_local() {
-        let rules = rules(FileMode::Read, &[], &["/home/u", "/work/shop"]);
+        let rules = rules(FileMode::Read, &[], &["/home/u", "/projects/shop"]);
         let remote =
             ["/", "/etc", "/etc/hosts", "/etc/app/config.yaml", "/srv/data", "/app", "/var/lib/x", "/usrx"];
         assert_eq!(remote_ones(&rules, &remote), remote);
@@ -322,12 +322,12 @@ mod tests {
 
     #[test]
     fn the_users_folders_stay_local_and_so_does_the_way_to_them() {
-        let rules = rules(FileMode::Read, &[], &["/home/u", "/work/shop/", "/"]);
+        let rules = rules(FileMode::Read, &[], &["/home/u", "/projects/shop/", "/"]);
         assert_eq!(
-            remote_ones(&rules, &["/home", "/home/u", "/home/u/.npmrc", "/work", "/work/shop/x"]),
+            remote_ones(&rules, &["/home", "/home/u", "/home/u/.npmrc", "/projects", "/projects/shop/x"]),
             [""; 0]
         );
-        let remote = ["/home/other", "/work/other", "/"];
+        let remote = ["/home/other", "/projects/other", "/"];
         assert_eq!(remote_ones(&rules, &remote), remote);
     }
 
@@ -352,21 +352,21 @@ mod tests {
 
     #[test]
     fn the_way_to_a_local_folder_is_not_local_throughout() {
-        let rules = rules(FileMode::Read, &[], &["/work/shop"]);
-        assert!(rules.is_local_throughout(b"/work/shop/src"));
-        assert!(!rules.is_local_throughout(b"/work"), "its other folders are remote");
+        let rules = rules(FileMode::Read, &[], &["/projects/shop"]);
+        assert!(rules.is_local_throughout(b"/projects/shop/src"));
+        assert!(!rules.is_local_throughout(b"/projects"), "its other folders are remote");
         assert!(!rules.is_local_throughout(b"/run"), "/run/secrets is remote");
     }
 
     #[test]
     fn dots_can_neither_hide_nor_fake_a_row() {
-        let rules = rules(FileMode::Read, &[], &["/work/shop"]);
+        let rules = rules(FileMode::Read, &[], &["/projects/shop"]);
         assert_eq!(rules.decide(b"/usr/../srv/x"), Side::Remote);
         assert_eq!(rules.decide(b"/srv/../usr/x"), Side::Local);
         assert_eq!(rules.decide(b"//usr//lib"), Side::Local);
         assert_eq!(rules.decide(b"/usr/."), Side::Local);
-        assert_eq!(rules.decide(b"/work"), Side::Local);
-        assert_eq!(rules.decide(b"/work/../srv"), Side::Remote);
+        assert_eq!(rules.decide(b"/projects"), Side::Local);
+        assert_eq!(rules.decide(b"/projects/../srv"), Side::Remote);
         for hidden in ["/run//secrets/x", "/run/./secrets", "//run/secrets", "/var/run/a/../secrets"] {
             assert_eq!(rules.decide(hidden.as_bytes()), Side::Remote, "{hidden}");
         }
@@ -375,7 +375,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_path_is_decided_as_its_normal_form(path in "(/|/(usr|run|secrets|srv|etc|passwd|work|shop|[.]|[.][.]|)){1,6}") {
-            let rules = rules(FileMode::Read, &["/usr/srv"], &["/work/shop"]);
+            let rules = rules(FileMode::Read, &["/usr/srv"], &["/projects/shop"]);
             prop_assert_eq!(rules.decide(path.as_bytes()), rules.decide(&normal(path.as_bytes())));
         }
     }
