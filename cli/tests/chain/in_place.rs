@@ -316,7 +316,8 @@ fn an_api_server_that_is_down_is_told_as_such() {
     assert_eq!(code, 69);
     assert!(
         err.contains(&format!("error: the API server http://{closed} "))
-            && err.contains("can't be reached: "),
+            && err.contains("can't be reached: ")
+            && err.contains("refused"),
         "{err}"
     );
 }
