@@ -15,17 +15,22 @@ use rustls::pki_types::{
 use thiserror::Error;
 use time::OffsetDateTime;
 
-use crate::{KeyHash, UnixTime};
+use x509_parser::{certificate::Validity, time::ASN1Time};
+
+use crate::{
+    KeyHash, UnixTime,
+    succession::{PREDECESSORS, Past},
+};
 
 /// The name in the control plane's client certificate.
 pub const CONTROL_PLANE_NAME: &str = "boot.control.mirrord.dev";
 
 /// How long an authority lives, in seconds: 5 years.
-const AUTHORITY_LIFETIME: u64 = 5 * 365 * DAY;
+pub(crate) const AUTHORITY_LIFETIME: u64 = 5 * 365 * DAY;
 /// How long serving and control-plane certificates live, in seconds.
 const LEAF_LIFETIME: u64 = 90 * DAY;
 /// How far certificates are valid before they are issued, in seconds, for clocks that differ.
-const BACKDATED: u64 = 3600;
+pub(crate) const BACKDATED: u64 = 3600;
 const DAY: u64 = 24 * 3600;
 
 /// Why a certificate could not be issued or loaded.
@@ -48,7 +53,7 @@ pub enum AuthorityError {
 /// A certificate with its private key, for TLS.
 #[derive(Debug)]
 pub struct Identity {
-    /// Leaf first, the authority not included.
+    /// Leaf first; the authority itself not included, but what its predecessors said of it.
     pub chain: Vec<CertificateDer<'static>>,
     /// PKCS #8.
     pub key: PrivateKeyDer<'static>,
@@ -56,12 +61,13 @@ pub struct Identity {
     pub not_after: UnixTime,
 }
 
-/// A certificate authority with its key.
+/// A certificate authority with its key, and what is left of those before it ([`crate::succession`]).
 pub struct Authority {
     certificate: CertificateDer<'static>,
     certificate_pem: String,
     key_pem: String,
-    issuer: Issuer<'static, KeyPair>,
+    pub(crate) issuer: Issuer<'static, KeyPair>,
+    pub(crate) past: Past,
 }
 
 impl Authority {
@@ -71,18 +77,7 @@ impl Authority {
     /// See [`AuthorityError`].
     pub fn create(now: UnixTime) -> Result<Self, AuthorityError> {
         let key = KeyPair::generate()?;
-        let mut params = params("mirrord CA", now, AUTHORITY_LIFETIME)?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        params.name_constraints = Some(NameConstraints {
-            permitted_subtrees: ["svc".into(), format!("sidecar.{DOMAIN}"), format!("control.{DOMAIN}")]
-                .map(GeneralSubtree::DnsName)
-                .into(),
-            excluded_subtrees: [CidrSubnet::V4([0; 4], [0; 4]), CidrSubnet::V6([0; 16], [0; 16])]
-                .map(GeneralSubtree::IpAddress)
-                .into(),
-        });
-        let certificate = params.self_signed(&key)?;
+        let certificate = authority_params(&key, now)?.self_signed(&key)?;
         Self::load(&certificate.pem(), &key.serialize_pem())
     }
 
@@ -100,7 +95,8 @@ impl Authority {
             return Err(AuthorityError::KeyMismatch);
         }
         let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
-        Ok(Self { certificate, certificate_pem: certificate_pem.into(), key_pem: key_pem.into(), issuer })
+        let (certificate_pem, key_pem) = (certificate_pem.into(), key_pem.into());
+        Ok(Self { certificate, certificate_pem, key_pem, issuer, past: Past::default() })
     }
 
     /// The certificate, DER.
@@ -118,8 +114,15 @@ impl Authority {
     /// When its certificate ends; 0 where that can't be read, which its issuing excludes.
     #[must_use]
     pub fn not_after(&self) -> UnixTime {
-        let parsed = x509_parser::parse_x509_certificate(&self.certificate);
-        parsed.map_or(0, |(_, it)| it.validity().not_after.timestamp().try_into().unwrap_or(0))
+        self.validity().1
+    }
+
+    /// From when until when its certificate is valid.
+    pub(crate) fn validity(&self) -> (UnixTime, UnixTime) {
+        let Ok((_, parsed)) = x509_parser::parse_x509_certificate(&self.certificate) else { return (0, 0) };
+        let Validity { not_before, not_after } = parsed.validity();
+        let moment = |time: &ASN1Time| UnixTime::try_from(time.timestamp()).unwrap_or(0);
+        (moment(not_before), moment(not_after))
     }
 
     /// The private key, PKCS #8 PEM: for the control plane's Secret only.
@@ -148,7 +151,8 @@ impl Authority {
         self.identity(params, ExtendedKeyUsagePurpose::ClientAuth, now + LEAF_LIFETIME)
     }
 
-    /// The serving certificate of the sidecar of a route, for the key of its CSR (whose own wishes don't count).
+    /// The serving certificate of the sidecar of a route, for the key of its CSR (whose own wishes don't count). It is
+    /// shown with [`Self::chain`].
     ///
     /// # Errors
     /// See [`AuthorityError`]; a CSR whose signature doesn't hold is refused.
@@ -169,8 +173,8 @@ impl Authority {
         Ok(request.signed_by(&self.issuer)?.der().clone())
     }
 
-    /// The key of a sidecar's stateless resets (RFC 9000 §10.3): the same for a route for ever, on all replicas, and
-    /// known only to who holds the authority's key.
+    /// The key of a sidecar's stateless resets (RFC 9000 §10.3): the same for a route on all replicas, as long as the
+    /// authority stays, and known only to who holds its key.
     #[must_use]
     pub fn reset_key(&self, route: RouteId) -> [u8; 32] {
         self.derived(b"mirrord-reset-key", &route.0)
@@ -210,7 +214,7 @@ impl Authority {
         params.use_authority_key_identifier_extension = true;
         let certificate = params.signed_by(&key, &self.issuer)?;
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        Ok(Identity { chain: vec![certificate.der().clone()], key, not_after })
+        Ok(Identity { chain: self.chain(certificate.der()), key, not_after })
     }
 }
 
@@ -221,6 +225,25 @@ impl Authority {
 pub fn request_key_hash(csr: &[u8]) -> Result<KeyHash, AuthorityError> {
     let request = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(csr))?;
     Ok(KeyHash::of(&request.public_key.subject_public_key_info()))
+}
+
+/// The certificate of an authority that can sign only the names of this crate's kinds.
+pub(crate) fn authority_params(key: &KeyPair, now: UnixTime) -> Result<CertificateParams, AuthorityError> {
+    // Authorities are told apart by their names, so that who verifies looks at one key, not at all.
+    let hash = KeyHash::of(&key.subject_public_key_info()).to_string();
+    let mut params = params(&format!("mirrord CA {}", &hash[..8]), now, AUTHORITY_LIFETIME)?;
+    // Room for the cross certificates of those that come later (succession).
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(PREDECESSORS));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    params.name_constraints = Some(NameConstraints {
+        permitted_subtrees: ["svc".into(), format!("sidecar.{DOMAIN}"), format!("control.{DOMAIN}")]
+            .map(GeneralSubtree::DnsName)
+            .into(),
+        excluded_subtrees: [CidrSubnet::V4([0; 4], [0; 4]), CidrSubnet::V6([0; 16], [0; 16])]
+            .map(GeneralSubtree::IpAddress)
+            .into(),
+    });
+    Ok(params)
 }
 
 fn params(common_name: &str, now: UnixTime, lifetime: u64) -> Result<CertificateParams, AuthorityError> {

@@ -15,6 +15,7 @@
 mod authority;
 mod gate;
 mod self_signed;
+pub mod succession;
 pub mod verify;
 
 pub use authority::{Authority, AuthorityError, CONTROL_PLANE_NAME, Identity, request_key_hash};

@@ -1,4 +1,4 @@
-//! The folder with the gate keys, as kubelet keeps it from a Secret: `current`, and `previous` while keys change.
+//! The folder with the gate keys, as kubelet keeps it from a Secret: `current`, and while keys change `next` and `previous`.
 //!
 //! Nobody watches it. A token that no key has signed is what a new key looks like from here, so that is when the folder
 //! is looked at again, at most once per second, and read if its files are no longer the same ones.
@@ -15,7 +15,7 @@ use thiserror::Error;
 
 /// How often the folder is looked at under a flood of forged tokens.
 const PAUSE: Duration = Duration::from_secs(1);
-const FILES: [&str; 2] = ["current", "previous"];
+const FILES: [&str; 3] = ["current", "next", "previous"];
 
 /// Why there are no keys.
 #[derive(Debug, Error)]
@@ -136,9 +136,9 @@ mod tests {
         assert_eq!(bytes(&keys), [[1; 32]]);
         let now = Instant::now();
         assert!(gate.refresh(now).is_none(), "nothing changed");
-        put(folder.path(), "..2", &[("current", &[2; 32]), ("previous", &[1; 32])]);
+        put(folder.path(), "..2", &[("current", &[2; 32]), ("next", &[3; 32]), ("previous", &[1; 32])]);
         assert!(gate.refresh(now + PAUSE / 2).is_none(), "too early");
-        assert_eq!(bytes(&gate.refresh(now + PAUSE).unwrap()), [[2; 32], [1; 32]]);
+        assert_eq!(bytes(&gate.refresh(now + PAUSE).unwrap()), [[2; 32], [3; 32], [1; 32]]);
         assert!(gate.refresh(now + 3 * PAUSE).is_none(), "nothing changed since");
     }
 

@@ -17,7 +17,7 @@ pub struct Settings {
     /// Where /livez, /readyz and /metrics are answered, plain HTTP.
     #[arg(long, default_value = "[::]:8080")]
     pub health_listen: SocketAddr,
-    /// Folder with the keys of gate tokens: `current`, and `previous` while they change; 32 bytes each.
+    /// Folder with the keys of gate tokens: `current`, and while they change `next` and `previous`; 32 bytes each.
     #[arg(long, default_value = "/etc/mirrord/gate")]
     pub gate_keys: PathBuf,
     /// How many flows (a client's address with a sidecar) may stand at once; each has a socket.

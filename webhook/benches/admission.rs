@@ -16,33 +16,31 @@ use axum::body::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use mirrord_certs::{Authority, GateMaster};
+use mirrord_certs::Authority;
 use mirrord_webhook::{
-    boot::{self, Boot, channel, enroll::Enroller},
-    certificates::{bundle::Configuration, serving::Serving},
-    injection::{Authorities, Settings},
-    limit_ranges::LimitRanges,
+    certificates::{keys::Keys, serving::Serving},
     server::{
         connections::Bounds,
         https,
-        routes::{self, Answerers, INJECT},
+        routes::{self, INJECT},
     },
-    sessions::{Lifetimes, Sessions, crowd::Crowd},
 };
 use rustix::{
     process::Pid,
     thread::{CpuSet, gettid, sched_setaffinity},
 };
-use rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName};
+use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
-use support::{api_server::ApiServer, now};
+use support::{
+    now,
+    plane::{NAME, Plane, tls},
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime::Runtime,
     sync::{Semaphore, watch},
 };
 
-const KEY: &str = "0123456789abcdef0123456789abcdef";
 const POD: &str = include_str!("../tests/goldens/deployment.pod.json");
 /// Reviews one after another, for the median.
 const ALONE: usize = 20_000;
@@ -60,30 +58,27 @@ fn main() {
     });
     let server = server.unwrap();
     pin(client_core);
-    let Started { address, authority, thread } = started.recv().unwrap();
+    let Started { address, keys, thread } = started.recv().unwrap();
     let server_time = || processor_time(thread);
     let runtime = runtime();
-    let client = runtime.block_on(connect(address, &authority));
-    let rows = measure(&runtime, &client, &server_time);
+    let client = runtime.block_on(connect(address, &keys.authority));
+    let rows =
+        measure(&runtime, &Asker { client, path: format!("{INJECT}/{}", keys.path_key) }, &server_time);
     println!("{:#}", Value::Array(rows));
     stop_tx.send_replace(true);
-    drop((client, runtime));
+    drop(runtime);
     server.join().unwrap();
 }
 
-fn measure(
-    runtime: &Runtime,
-    client: &SendRequest<Full<Bytes>>,
-    server_time: &dyn Fn() -> Duration,
-) -> Vec<Value> {
-    let _warm = runtime.block_on(alone(client, ALONE / 10));
-    let times = runtime.block_on(alone(client, ALONE));
+fn measure(runtime: &Runtime, asker: &Asker, server_time: &dyn Fn() -> Duration) -> Vec<Value> {
+    let _warm = runtime.block_on(alone(asker, ALONE / 10));
+    let times = runtime.block_on(alone(asker, ALONE));
     let percentile =
         |part: usize| times[(times.len() * part / 1000).min(times.len() - 1)].as_secs_f64() * 1e6;
 
-    let _warm = runtime.block_on(crowd(client, CROWD / 10));
+    let _warm = runtime.block_on(crowd(asker, CROWD / 10));
     let (memory, used) = (resident(), server_time());
-    let elapsed = runtime.block_on(crowd(client, CROWD));
+    let elapsed = runtime.block_on(crowd(asker, CROWD));
     let used = server_time() - used;
     let rate = |time: Duration| CROWD as f64 / time.as_secs_f64();
     let figure = |name: &str, value: f64, unit: &str| json!({ "name": name, "value": value, "unit": unit });
@@ -103,60 +98,27 @@ fn measure(
 /// What the client has to know of the server.
 struct Started {
     address: std::net::SocketAddr,
-    authority: Arc<Authority>,
+    keys: Arc<Keys>,
     thread: Pid,
 }
 
 async fn serve(started_tx: mpsc::Sender<Started>, stop: watch::Receiver<bool>) {
-    let authority = Arc::new(Authority::create(now()).unwrap());
-    let serving = Serving::new(authority.clone(), "mirrord-webhook", "mirrord", now()).unwrap();
+    let plane = Plane::start().await;
+    let (_boot, prepare) = plane.boot();
+    let serving = Serving::new(plane.keyring(), "mirrord-webhook", "mirrord", now()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let routes = routes::router(answerers(&authority).await, KEY.to_owned());
-    started_tx.send(Started { address, authority, thread: gettid() }).unwrap();
+    let routes = routes::router(plane.answerers(prepare), plane.keyring());
+    started_tx.send(Started { address, keys: plane.keys(), thread: gettid() }).unwrap();
     https::serve(listener, serving.tls().unwrap(), routes, Bounds::default(), stop).await;
 }
 
-async fn answerers(authority: &Arc<Authority>) -> Answerers {
-    let (_api, client) = ApiServer::start().await;
-    let gate = GateMaster::generate().unwrap();
-    let (_, configuration) = watch::channel(Configuration::default());
-    let enroller = Enroller { client: client.clone(), authority: authority.clone(), gate: gate.clone() };
-    let (endpoint, bounds) = (channel::endpoint().unwrap(), boot::Bounds { grace: 0, per_user: 64 });
-    let (_boot, prepare) = Boot::new(enroller, endpoint, configuration.clone(), bounds);
-    Answerers {
-        injection: Settings::new(
-            "registry.example/agent:1",
-            "mirrord",
-            Authorities::new(&[authority.certificate()]),
-        ),
-        limit_ranges: Arc::new(LimitRanges::default()),
-        sessions: Sessions {
-            client,
-            lifetimes: Lifetimes { ttl: 300, deadline: 600 },
-            gate,
-            authority: authority.clone(),
-            ingress: watch::channel(None).1,
-            configuration,
-            crowd: watch::channel(Crowd::default()).1,
-            per_user: 64,
-            prepare,
-        },
-    }
-}
-
 async fn connect(address: std::net::SocketAddr, authority: &Authority) -> SendRequest<Full<Bytes>> {
-    let mut roots = RootCertStore::empty();
-    roots.add(authority.certificate().clone()).unwrap();
-    let mut tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let mut tls = tls(authority);
     tls.alpn_protocols = vec![b"h2".to_vec()];
     let stream = TcpStream::connect(address).await.unwrap();
     stream.set_nodelay(true).unwrap();
-    let name = ServerName::try_from("mirrord-webhook.mirrord.svc").unwrap();
+    let name = ServerName::try_from(NAME).unwrap();
     let stream = tokio_rustls::TlsConnector::from(Arc::new(tls)).connect(name, stream).await.unwrap();
     let (client, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
@@ -164,12 +126,12 @@ async fn connect(address: std::net::SocketAddr, authority: &Authority) -> SendRe
 }
 
 /// One after another; their times, sorted.
-async fn alone(client: &SendRequest<Full<Bytes>>, count: usize) -> Vec<Duration> {
+async fn alone(asker: &Asker, count: usize) -> Vec<Duration> {
     let body = review();
     let mut times = Vec::with_capacity(count);
     for _ in 0..count {
         let began = Instant::now();
-        ask(client.clone(), body.clone()).await;
+        asker.clone().ask(body.clone()).await;
         times.push(began.elapsed());
     }
     times.sort_unstable();
@@ -177,14 +139,14 @@ async fn alone(client: &SendRequest<Full<Bytes>>, count: usize) -> Vec<Duration>
 }
 
 /// Many at once; how long all took.
-async fn crowd(client: &SendRequest<Full<Bytes>>, count: usize) -> Duration {
+async fn crowd(asker: &Asker, count: usize) -> Duration {
     let (body, places) = (review(), Arc::new(Semaphore::new(AT_ONCE)));
     let began = Instant::now();
     for _ in 0..count {
         let place = places.clone().acquire_owned().await.unwrap();
-        let (client, body) = (client.clone(), body.clone());
+        let (asker, body) = (asker.clone(), body.clone());
         tokio::spawn(async move {
-            ask(client, body).await;
+            asker.ask(body).await;
             drop(place);
         });
     }
@@ -192,15 +154,24 @@ async fn crowd(client: &SendRequest<Full<Bytes>>, count: usize) -> Duration {
     began.elapsed()
 }
 
-async fn ask(mut client: SendRequest<Full<Bytes>>, body: Bytes) {
-    let request = hyper::Request::post(format!("https://mirrord-webhook.mirrord.svc{INJECT}/{KEY}"))
-        .header("content-type", "application/json")
-        .body(Full::new(body))
-        .unwrap();
-    client.ready().await.unwrap();
-    let answer = client.send_request(request).await.unwrap();
-    assert_eq!(answer.status(), 200);
-    assert!(!answer.into_body().collect().await.unwrap().to_bytes().is_empty());
+/// Who asks, on one connection; and where.
+#[derive(Clone)]
+struct Asker {
+    client: SendRequest<Full<Bytes>>,
+    path: String,
+}
+
+impl Asker {
+    async fn ask(mut self, body: Bytes) {
+        let request = hyper::Request::post(format!("https://{NAME}{}", self.path))
+            .header("content-type", "application/json")
+            .body(Full::new(body))
+            .unwrap();
+        self.client.ready().await.unwrap();
+        let answer = self.client.send_request(request).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert!(!answer.into_body().collect().await.unwrap().to_bytes().is_empty());
+    }
 }
 
 fn review() -> Bytes {

@@ -6,7 +6,6 @@
 use std::{sync::Arc, time::Duration};
 
 use kube::{Api, Client};
-use mirrord_certs::{Authority, GateMaster};
 use quinn::Endpoint;
 use tokio::{
     net::TcpListener,
@@ -18,20 +17,22 @@ use tokio::{
 use crate::{
     boot::{self, Boot, enroll::Enroller},
     certificates::{
-        bundle::{self, Configuration, Ours},
-        secrets::{self, SecretError},
+        bundle::{Bundle, Configuration},
+        keep::{Keeper, Names},
+        keys::Keyring,
+        secrets::SecretError,
         serving::{Serving, ServingError},
     },
     clock,
     injection::{self, Authorities},
     limit_ranges::LimitRanges,
-    metrics::{self, Certificate, metrics},
+    metrics,
     server::{
         connections::Bounds,
         health::{self, Health},
         https, routes,
     },
-    sessions::{Lifetimes, Sessions, ingress},
+    sessions::{GATE_LEEWAY, Lifetimes, Sessions, ingress},
     settings::Settings,
 };
 
@@ -76,10 +77,13 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     // kube's TLS asks for the process-wide provider; a second installation would say so, and there is none.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = Client::try_default().await?;
-    let keys = Keys::load(&client, &settings).await?;
-    let expiry = i64::try_from(keys.authority.not_after()).unwrap_or(i64::MAX);
-    metrics().cluster.certificate_expiry.of(Certificate::Authority).set(expiry);
-    let serving = Serving::new(keys.authority.clone(), &settings.service, &settings.namespace, clock::now())?;
+    let secrets = Api::namespaced(client.clone(), &settings.namespace);
+    let names = Names { authority: settings.ca_secret.clone(), gate: settings.gate_secret.clone() };
+    // A session's token is made anew with each renewal; the last one outlives it.
+    let token_life = settings.session_ttl_seconds + GATE_LEEWAY;
+    let keeper = Keeper::load(secrets, names, token_life, clock::now()).await?;
+    let keyring = keeper.keyring();
+    let serving = Serving::new(keyring.clone(), &settings.service, &settings.namespace, clock::now())?;
     let tls = serving.tls()?;
     let listener = TcpListener::bind(settings.listen).await.map_err(system("the HTTPS listener"))?;
     let health_listener =
@@ -88,21 +92,20 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
 
     let (stopping_tx, stopping) = watch::channel(false);
     let mut tasks = JoinSet::new();
-    tasks.spawn(async move { serving.keep_fresh().await });
-    let known = follow(&mut tasks, &client, &settings, &keys, stopping.clone());
+    tasks.spawn(keeper.clone().run());
+    let known = follow(&mut tasks, &client, &settings, keeper, stopping.clone());
     let health = Health {
         configuration: known.configuration.clone(),
         limit_ranges: known.limit_ranges_known.clone(),
         stopping,
     };
     tasks.spawn(health::serve(health_listener, health, metrics::registry()));
-    let path_key = keys.authority.webhook_path_key();
-    let answerers = answerers(&mut tasks, client, &settings, keys, known, endpoint);
+    let answerers = answerers(&mut tasks, client, &settings, keyring.clone(), known, endpoint);
     tracing::info!(address = %settings.listen, version = env!("CARGO_PKG_VERSION"), "serving");
 
     let (drain_tx, drain_rx) = watch::channel(false);
     tasks.spawn(stop(signals, stopping_tx, drain_tx));
-    https::serve(listener, tls, routes::router(answerers, path_key), Bounds::default(), drain_rx).await;
+    https::serve(listener, tls, routes::router(answerers, keyring), Bounds::default(), drain_rx).await;
     tasks.shutdown().await;
     Ok(())
 }
@@ -128,18 +131,17 @@ fn answerers(
     tasks: &mut JoinSet<()>,
     client: Client,
     settings: &Settings,
-    keys: Keys,
+    keyring: Keyring,
     known: Known,
     endpoint: Endpoint,
 ) -> routes::Answerers {
-    let Keys { authority, gate } = keys;
-    let enroller = Enroller { client: client.clone(), authority: authority.clone(), gate: gate.clone() };
+    let enroller = Enroller { client: client.clone(), keyring: keyring.clone() };
     let bounds = boot::Bounds { grace: settings.session_grace_seconds, per_user: settings.sessions_per_user };
     let (boot, prepare) = Boot::new(enroller, endpoint, known.configuration.clone(), bounds);
     let crowd = boot.crowd();
     tasks.spawn(boot.run());
     routes::Answerers {
-        injection: injection_settings(settings, &authority),
+        injection: injection_settings(tasks, settings, keyring.clone()),
         limit_ranges: known.limit_ranges,
         sessions: Sessions {
             client,
@@ -147,29 +149,13 @@ fn answerers(
                 ttl: settings.session_ttl_seconds,
                 deadline: settings.session_deadline_seconds,
             },
-            gate,
-            authority,
+            keyring,
             ingress: known.ingress,
             configuration: known.configuration,
             crowd,
             per_user: settings.sessions_per_user,
             prepare,
         },
-    }
-}
-
-/// The installation's keys.
-struct Keys {
-    authority: Arc<Authority>,
-    gate: GateMaster,
-}
-
-impl Keys {
-    async fn load(client: &Client, settings: &Settings) -> Result<Self, SecretError> {
-        let secrets = Api::namespaced(client.clone(), &settings.namespace);
-        let authority = Arc::new(secrets::authority(&secrets, &settings.ca_secret, clock::now()).await?);
-        let gate = secrets::gate_key(&secrets, &settings.gate_secret).await?;
-        Ok(Self { authority, gate })
     }
 }
 
@@ -186,17 +172,13 @@ fn follow(
     tasks: &mut JoinSet<()>,
     client: &Client,
     settings: &Settings,
-    keys: &Keys,
+    keeper: Arc<Keeper>,
     stopping: watch::Receiver<bool>,
 ) -> Known {
     let (configuration_tx, configuration) = watch::channel(Configuration::default());
-    let api = Api::all(client.clone());
     let name = settings.webhook_configuration.clone();
-    let ours = Ours {
-        authority_pem: keys.authority.certificate_pem().to_owned(),
-        path_key: keys.authority.webhook_path_key(),
-    };
-    tasks.spawn(async move { bundle::keep(api, &name, &ours, &stopping, &configuration_tx).await });
+    let bundle = Bundle { api: Api::all(client.clone()), name, keeper, stopping };
+    tasks.spawn(async move { bundle.keep(&configuration_tx).await });
 
     let (ingress_tx, ingress) = watch::channel(settings.ingress_address.as_deref().map(Arc::from));
     if settings.ingress_address.is_none() {
@@ -212,10 +194,22 @@ fn follow(
     Known { configuration, ingress, limit_ranges, limit_ranges_known }
 }
 
-fn injection_settings(settings: &Settings, authority: &Authority) -> injection::Settings {
-    let authorities = Authorities::new(&[authority.certificate()]);
+/// What is put into pods. They trust the authority of the day that they are made.
+fn injection_settings(
+    tasks: &mut JoinSet<()>,
+    settings: &Settings,
+    mut keyring: Keyring,
+) -> injection::Settings {
+    let authorities = Authorities::new(&[keyring.seen().authority.certificate()]);
     let mut injection = injection::Settings::new(&settings.agent_image, &settings.namespace, authorities);
     injection.pull_policy = settings.agent_pull_policy.into();
     injection.log_format = settings.log_format;
+    let authorities = injection.authorities.clone();
+    tasks.spawn(async move {
+        loop {
+            keyring.changed().await;
+            authorities.replace(&[keyring.seen().authority.certificate()]);
+        }
+    });
     injection
 }

@@ -114,8 +114,8 @@ pub const RULES: &[Rule] = &[
         group: "",
         resources: &["secrets"],
         names: &["mirrord-ca", "mirrord-gate"],
-        verbs: &["get", "update"],
-        reason: "fill our two Secrets once, and read them",
+        verbs: &["get", "list", "watch", "update"],
+        reason: "fill our two Secrets, follow them, and rotate what they hold",
     },
     Rule {
         scope: Scope::OwnNamespace,

@@ -2,52 +2,31 @@
 
 mod support;
 
-use std::sync::Arc;
-
 use base64::{Engine, engine::general_purpose::STANDARD};
-use mirrord_certs::{Authority, GateMaster, SelfSigned};
+use mirrord_certs::{Authority, SelfSigned};
 use mirrord_protocol::route::RouteId;
 use mirrord_session::{Creator, Session, SessionSpec, SessionStatus, session_name};
 use mirrord_webhook::{
-    boot::{Boot, Bounds, channel, enroll::Enroller},
     certificates::bundle::Configuration,
-    sessions::{Lifetimes, Sessions, crowd::Crowd},
+    sessions::{Sessions, crowd::Crowd},
 };
 use serde_json::{Value, json};
-use support::{api_server::ApiServer, now};
+use support::{api_server::ApiServer, now, plane::Plane};
 use tokio::sync::watch;
 
 struct Shop {
-    api: Arc<ApiServer>,
+    plane: Plane,
     sessions: Sessions,
-    gate: GateMaster,
 }
 
 impl Shop {
     /// Deployment `checkout` with two pods, of which `old` has no sidecar; StatefulSet `database` without any.
     async fn open() -> Self {
-        let (api, client) = ApiServer::start().await;
-        let gate = GateMaster::generate().unwrap();
-        let authority = Arc::new(Authority::create(now()).unwrap());
-        let enroller = Enroller { client: client.clone(), authority: authority.clone(), gate: gate.clone() };
-        let configuration = Configuration { agrees: true, created: Some(now() - 3600) };
-        let (_, configuration) = watch::channel(configuration);
-        let bounds = Bounds { grace: 0, per_user: 2 };
-        let endpoint = channel::endpoint().unwrap();
-        let (_boot, prepare) = Boot::new(enroller, endpoint, configuration.clone(), bounds);
-        let sessions = Sessions {
-            client,
-            lifetimes: Lifetimes { ttl: 300, deadline: 600 },
-            gate: gate.clone(),
-            authority,
-            ingress: watch::channel(Some("203.0.113.7:443".into())).1,
-            configuration,
-            crowd: watch::channel(Crowd::default()).1,
-            per_user: 2,
-            prepare,
-        };
-        stock(&api);
-        Self { api, sessions, gate }
+        let plane = Plane { per_user: 2, ..Plane::start().await };
+        let (_boot, prepare) = plane.boot();
+        let sessions = plane.sessions(prepare);
+        stock(&plane.api);
+        Self { plane, sessions }
     }
 
     async fn review(&self, request: Value) -> Answer {
@@ -175,8 +154,8 @@ fn session(target: &str, features: &[&str], optional: &[&str]) -> Session {
 #[tokio::test]
 async fn one_post_gives_the_client_all_it_needs() {
     let shop = Shop::open().await;
-    shop.api.grant("developer", "env", "deployment.checkout");
-    shop.api.grant("developer", "outgoing", "deployment.checkout");
+    shop.plane.api.grant("developer", "env", "deployment.checkout");
+    shop.plane.api.grant("developer", "outgoing", "deployment.checkout");
     let asked = session("deploy/checkout", &["env"], &["files", "outgoing"]);
     let stored = shop.create("developer", &asked).await.admitted();
     assert_eq!((&stored.metadata, &stored.spec), (&asked.metadata, &asked.spec), "only the status is ours");
@@ -188,19 +167,24 @@ async fn one_post_gives_the_client_all_it_needs() {
     assert_eq!(status.without_sidecar, ["old"]);
     assert_eq!(
         (status.ingress.as_str(), status.certificate_authorities.as_str()),
-        ("203.0.113.7:443", shop.sessions.authority.certificate_pem())
+        ("203.0.113.7:443", shop.plane.keys().authority.certificate_pem())
     );
     assert!(status.expires_at > now() + 290 && status.deadline > now() + 590);
     let [pod] = status.pods.as_slice() else { panic!("{:?}", status.pods) };
     let route = RouteId::of("uid-new", "app");
     assert_eq!((pod.name.as_str(), pod.port, pod.route.as_str()), ("new", 4801, route.to_string().as_str()));
-    shop.gate.verify(&pod.gate_token_bytes().unwrap(), route, status.expires_at).unwrap();
+    shop.plane
+        .keys()
+        .gate
+        .current
+        .verify(&pod.gate_token_bytes().unwrap(), route, status.expires_at)
+        .unwrap();
 }
 
 #[tokio::test]
 async fn where_all_sidecars_trust_an_authority_that_is_gone_the_restart_is_named_and_nobody_waits() {
     let shop = Shop::open().await;
-    shop.api.grant("developer", "env", "deployment.checkout");
+    shop.plane.api.grant("developer", "env", "deployment.checkout");
     let gone = Authority::create(now()).unwrap();
     let owner = json!([{ "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "checkout-1", "uid": "uid-checkout-1", "controller": true }]);
     let mut older = pod(
@@ -209,8 +193,9 @@ async fn where_all_sidecars_trust_an_authority_that_is_gone_the_restart_is_named
     );
     let command = older["spec"]["initContainers"][0]["command"].as_array_mut().unwrap();
     command.extend([json!("--ca"), json!(STANDARD.encode(gone.certificate()))]);
-    let pods =
-        |pods: Value| shop.api.put("/api/v1/namespaces/shop/pods", json!({ "metadata": {}, "items": pods }));
+    let pods = |pods: Value| {
+        shop.plane.api.put("/api/v1/namespaces/shop/pods", json!({ "metadata": {}, "items": pods }));
+    };
     pods(json!([older]));
     let (code, word, message) =
         shop.create("developer", &session("deployment/checkout", &["env"], &[])).await.denied();
@@ -230,7 +215,7 @@ async fn where_all_sidecars_trust_an_authority_that_is_gone_the_restart_is_named
 #[tokio::test]
 async fn whatever_the_client_writes_into_the_status_is_overwritten() {
     let shop = Shop::open().await;
-    shop.api.grant("developer", "env", "deployment.checkout");
+    shop.plane.api.grant("developer", "env", "deployment.checkout");
     let mut asked = session("deployment/checkout", &["env"], &[]);
     asked.status = Some(SessionStatus {
         features: vec!["secrets".into()],
@@ -245,14 +230,14 @@ async fn whatever_the_client_writes_into_the_status_is_overwritten() {
 #[tokio::test]
 async fn rights_count_on_the_workload_whatever_its_pods_are_called() {
     let shop = Shop::open().await;
-    shop.api.grant("developer", "env", "pod.new");
-    shop.api.grant("developer", "env", "replicaset.checkout-1");
+    shop.plane.api.grant("developer", "env", "pod.new");
+    shop.plane.api.grant("developer", "env", "replicaset.checkout-1");
     for target in ["pod/new", "replicaset/checkout-1", "deployment/checkout"] {
         let (code, word, message) = shop.create("developer", &session(target, &["env"], &[])).await.denied();
         assert_eq!((code, word.as_str()), (403, "not_granted"), "{target}");
         assert!(message.contains("\"deployment.checkout\""), "{message}");
     }
-    shop.api.grant("developer", "env", "deployment.checkout");
+    shop.plane.api.grant("developer", "env", "deployment.checkout");
     for target in ["pod/new", "replicaset/checkout-1", "deployment/checkout"] {
         let stored = shop.create("developer", &session(target, &["env"], &[])).await.admitted();
         assert_eq!(stored.status.unwrap().workload, "deployment.checkout");
@@ -262,7 +247,7 @@ async fn rights_count_on_the_workload_whatever_its_pods_are_called() {
 #[tokio::test]
 async fn a_missing_right_is_named_with_the_rule_that_gives_it() {
     let shop = Shop::open().await;
-    shop.api.grant("developer", "env", "deployment.checkout");
+    shop.plane.api.grant("developer", "env", "deployment.checkout");
     let asked = session("deployment/checkout", &["env", "files"], &[]);
     let (_, _, message) = shop.create("developer", &asked).await.denied();
     for part in
@@ -281,7 +266,7 @@ async fn a_missing_right_is_named_with_the_rule_that_gives_it() {
 #[tokio::test]
 async fn workloads_without_sidecar_and_without_existence_are_told_apart() {
     let shop = Shop::open().await;
-    shop.api.grant("developer", "env", "statefulset.database");
+    shop.plane.api.grant("developer", "env", "statefulset.database");
     let (code, word, message) =
         shop.create("developer", &session("sts/database", &["env"], &[])).await.denied();
     assert_eq!((code, word.as_str()), (422, "no_sidecar"));
@@ -297,7 +282,7 @@ async fn workloads_without_sidecar_and_without_existence_are_told_apart() {
 #[tokio::test]
 async fn what_would_not_be_trusted_later_is_not_promised_now() {
     let mut shop = Shop::open().await;
-    shop.api.grant("developer", "env", "deployment.checkout");
+    shop.plane.api.grant("developer", "env", "deployment.checkout");
     let configuration = Configuration { agrees: true, created: Some(now()) };
     shop.sessions.configuration = watch::channel(configuration).1;
     let asked = session("deployment/checkout", &["env"], &[]);
@@ -307,8 +292,8 @@ async fn what_would_not_be_trusted_later_is_not_promised_now() {
 #[tokio::test]
 async fn a_user_with_enough_sessions_gets_no_further_one_but_keeps_and_renews_those() {
     let mut shop = Shop::open().await;
-    shop.api.grant("developer", "env", "deployment.checkout");
-    shop.api.grant("neighbour", "env", "deployment.checkout");
+    shop.plane.api.grant("developer", "env", "deployment.checkout");
+    shop.plane.api.grant("neighbour", "env", "deployment.checkout");
     let asked = session("deployment/checkout", &["env"], &[]);
     let old = shop.create("developer", &asked).await.admitted();
     let mut crowd = Crowd::default();
@@ -332,7 +317,7 @@ async fn a_user_with_enough_sessions_gets_no_further_one_but_keeps_and_renews_th
 #[tokio::test]
 async fn a_renewal_is_checked_again_and_extends_up_to_the_deadline() {
     let shop = Shop::open().await;
-    shop.api.grant("developer", "env", "deployment.checkout");
+    shop.plane.api.grant("developer", "env", "deployment.checkout");
     let mut old = shop.create("developer", &session("deployment/checkout", &["env"], &[])).await.admitted();
     let status = old.status.as_mut().unwrap();
     (status.expires_at, status.deadline) = (now() - 10, now() + 100);
@@ -353,8 +338,8 @@ async fn a_renewal_is_checked_again_and_extends_up_to_the_deadline() {
 #[tokio::test]
 async fn a_dry_run_without_target_lists_what_the_caller_may_use() {
     let shop = Shop::open().await;
-    shop.api.grant("developer", "env", "deployment.checkout");
-    shop.api.grant("admin", "files", "");
+    shop.plane.api.grant("developer", "env", "deployment.checkout");
+    shop.plane.api.grant("admin", "files", "");
     let list = |user: &str| {
         let object = serde_json::to_value(Session::new("list", SessionSpec::default())).unwrap();
         shop.review(json!({ "operation": "CREATE", "dryRun": true, "userInfo": { "username": user }, "object": object }))

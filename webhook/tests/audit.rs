@@ -7,22 +7,14 @@ use std::{
     sync::{Arc, LazyLock, Mutex},
 };
 
-use kube::Client;
-use mirrord_certs::{Authority, GateMaster, SelfSigned};
+use mirrord_certs::SelfSigned;
 use mirrord_session::{Creator, Session, SessionPod, SessionSpec, SessionStatus, session_name};
-use mirrord_webhook::{
-    boot::{Boot, Bounds, Prepare, channel, enroll::Enroller},
-    certificates::bundle::Configuration,
-    sessions::{Lifetimes, Sessions, crowd::Crowd},
-};
 use serde_json::{Value, json};
 use support::{
-    PATIENCE,
-    api_server::ApiServer,
-    now,
+    PATIENCE, now,
+    plane::Plane,
     twin::{Manners, Told, Twin},
 };
-use tokio::{sync::watch, task::JoinHandle};
 
 /// Lines of the log, of all tests of this process.
 #[derive(Clone, Default)]
@@ -79,55 +71,13 @@ fn only(mut lines: Vec<Value>) -> Value {
     lines.remove(0)
 }
 
-struct Installation {
-    api: Arc<ApiServer>,
-    client: Client,
-    authority: Arc<Authority>,
-    gate: GateMaster,
-    configuration: watch::Receiver<Configuration>,
-}
-
-impl Installation {
-    async fn start() -> Self {
-        let (api, client) = ApiServer::start().await;
-        let meta = json!({ "name": "checkout", "namespace": "shop", "uid": "uid-checkout" });
-        let deployment = json!({ "metadata": meta, "spec": { "selector": {}, "template": {} } });
-        api.put("/apis/apps/v1/namespaces/shop/deployments/checkout", deployment);
-        let configuration = Configuration { agrees: true, created: Some(now() - 3600) };
-        Self {
-            api,
-            client,
-            authority: Arc::new(Authority::create(now()).unwrap()),
-            gate: GateMaster::generate().unwrap(),
-            configuration: watch::channel(configuration).1,
-        }
-    }
-
-    fn replica(&self) -> (Prepare, JoinHandle<()>) {
-        let enroller = Enroller {
-            client: self.client.clone(),
-            authority: self.authority.clone(),
-            gate: self.gate.clone(),
-        };
-        let endpoint = channel::endpoint().unwrap();
-        let bounds = Bounds { grace: 600, per_user: 64 };
-        let (boot, prepare) = Boot::new(enroller, endpoint, self.configuration.clone(), bounds);
-        (prepare, tokio::spawn(boot.run()))
-    }
-
-    fn sessions(&self) -> Sessions {
-        Sessions {
-            client: self.client.clone(),
-            lifetimes: Lifetimes { ttl: 300, deadline: 600 },
-            gate: self.gate.clone(),
-            authority: self.authority.clone(),
-            ingress: watch::channel(Some("203.0.113.7:443".into())).1,
-            configuration: self.configuration.clone(),
-            crowd: watch::channel(Crowd::default()).1,
-            per_user: 64,
-            prepare: self.replica().0,
-        }
-    }
+/// An installation with Deployment `checkout`.
+async fn plane() -> Plane {
+    let plane = Plane::start().await;
+    let meta = json!({ "name": "checkout", "namespace": "shop", "uid": "uid-checkout" });
+    let deployment = json!({ "metadata": meta, "spec": { "selector": {}, "template": {} } });
+    plane.api.put("/apis/apps/v1/namespaces/shop/deployments/checkout", deployment);
+    plane
 }
 
 fn stored(name_of: &SelfSigned, twin: &Twin) -> Session {
@@ -161,20 +111,20 @@ fn stored(name_of: &SelfSigned, twin: &Twin) -> Session {
 #[tokio::test]
 async fn of_two_replicas_one_tells_of_a_sessions_start_and_end() {
     let log = Log::of_this_process();
-    let installation = Installation::start().await;
-    installation.api.know_token("token", "shop", "pod-1");
-    let mut twin = Twin::start(&installation.authority, "pod-1", Manners::proper("token"));
+    let plane = plane().await;
+    plane.api.know_token("token", "shop", "pod-1");
+    let mut twin = Twin::start(&plane.keys().authority, "pod-1", Manners::proper("token"));
     // Of what is there before they look, nobody tells; once both have told the sidecar of it, both look.
-    installation.api.store(&stored(&SelfSigned::generate().unwrap(), &twin));
-    let _replicas = (installation.replica(), installation.replica());
+    plane.api.store(&stored(&SelfSigned::generate().unwrap(), &twin));
+    let _replicas = (plane.replica(), plane.replica());
     for _ in 0..2 {
         assert_eq!(twin.announced().await.sessions.len(), 1);
     }
 
     let session = stored(&SelfSigned::generate().unwrap(), &twin);
     let name = session.metadata.name.clone().unwrap();
-    installation.api.store(&session);
-    let events = installation.api.events(2).await;
+    plane.api.store(&session);
+    let events = plane.api.events(2).await;
     let about = |events: &[Value], kind: &str| -> Value {
         let of = |event: &&Value| {
             event["regarding"]["kind"] == kind && event["note"].as_str().unwrap().contains(&name)
@@ -191,8 +141,8 @@ async fn of_two_replicas_one_tells_of_a_sessions_start_and_end() {
     assert_eq!(on_workload["note"], note, "nothing from outside moves a terminal's cursor");
     assert_eq!(about(&events, "Session")["regarding"]["uid"], "uid-session");
 
-    installation.api.delete(&session);
-    let events = installation.api.events(3).await;
+    plane.api.delete(&session);
+    let events = plane.api.events(3).await;
     assert_eq!(events.len(), 3, "one replica's each: {events:?}");
     let ended = about(&events, "Deployment");
     assert_eq!(ended["reason"], "SessionEnded");
@@ -207,7 +157,8 @@ async fn of_two_replicas_one_tells_of_a_sessions_start_and_end() {
 #[tokio::test]
 async fn each_decision_is_one_line_that_nobody_outside_can_forge() {
     let log = Log::of_this_process();
-    let sessions = Installation::start().await.sessions();
+    let plane = plane().await;
+    let sessions = plane.sessions(plane.replica().0);
     let key = SelfSigned::generate().unwrap().public_key();
     let spec = SessionSpec {
         target: Some("deployment/none".into()),
@@ -248,15 +199,15 @@ async fn each_decision_is_one_line_that_nobody_outside_can_forge() {
 
 #[tokio::test]
 async fn a_sidecar_of_the_first_release_is_never_asked_what_it_did() {
-    let installation = Installation::start().await;
-    installation.api.know_token("token", "shop", "pod-1");
+    let plane = plane().await;
+    plane.api.know_token("token", "shop", "pod-1");
     let manners = Manners { version: 0, ..Manners::proper("token") };
-    let mut twin = Twin::start(&installation.authority, "pod-1", manners);
-    let _replica = installation.replica();
+    let mut twin = Twin::start(&plane.keys().authority, "pod-1", manners);
+    let _replica = plane.replica();
     let session = stored(&SelfSigned::generate().unwrap(), &twin);
-    installation.api.store(&session);
+    plane.api.store(&session);
     assert_eq!(twin.announced().await.sessions.len(), 1);
-    installation.api.delete(&session);
+    plane.api.delete(&session);
     assert_eq!(twin.announced().await.sessions.len(), 0);
     let told = twin.told().await;
     assert!(matches!(told, Told::HungUp), "{told:?}");
@@ -264,17 +215,17 @@ async fn a_sidecar_of_the_first_release_is_never_asked_what_it_did() {
 
 #[tokio::test]
 async fn a_pod_whose_sidecar_stays_away_gets_one_event_that_says_why() {
-    let installation = Installation::start().await;
-    installation.api.know_token("token", "shop", "another-pod");
-    let twin = Twin::start(&installation.authority, "pod-1", Manners::proper("token"));
-    let _replicas = (installation.replica(), installation.replica());
-    installation.api.store(&stored(&SelfSigned::generate().unwrap(), &twin));
+    let plane = plane().await;
+    plane.api.know_token("token", "shop", "another-pod");
+    let twin = Twin::start(&plane.keys().authority, "pod-1", Manners::proper("token"));
+    let _replicas = (plane.replica(), plane.replica());
+    plane.api.store(&stored(&SelfSigned::generate().unwrap(), &twin));
     let unreachable = |events: &[Value]| -> Vec<Value> {
         events.iter().filter(|event| event["reason"] == "SidecarUnreachable").cloned().collect()
     };
     let mut count = 1;
     let found = loop {
-        let events = installation.api.events(count).await;
+        let events = plane.api.events(count).await;
         if let [event] = unreachable(&events).as_slice() {
             break event.clone();
         }

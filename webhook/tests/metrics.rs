@@ -5,29 +5,24 @@ mod support;
 
 use std::sync::Arc;
 
-use mirrord_certs::{Authority, GateMaster, SelfSigned};
+use mirrord_certs::SelfSigned;
 use mirrord_protocol::boot::{Report, Requests};
 use mirrord_session::{Session, SessionPod, SessionSpec, SessionStatus, session_name};
 use mirrord_telemetry::exposition::{self, Family};
 use mirrord_webhook::{
-    boot::{self, Boot, channel, enroll::Enroller},
-    certificates::{bundle::Configuration, serving::Serving},
-    injection::{self, Authorities},
-    limit_ranges::LimitRanges,
+    certificates::serving::Serving,
     metrics,
     server::{
         connections::Bounds,
         health::{self, Health},
         https, routes,
     },
-    sessions::{Lifetimes, Sessions, crowd::Crowd},
 };
-use rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName};
+use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 use support::{
-    PATIENCE,
-    api_server::ApiServer,
-    now,
+    PATIENCE, now,
+    plane::{NAME, Plane, tls},
     twin::{Manners, Twin},
 };
 use tokio::{
@@ -39,8 +34,7 @@ use tokio_rustls::TlsConnector;
 
 /// A control plane with all its listeners.
 struct ControlPlane {
-    api: Arc<ApiServer>,
-    authority: Arc<Authority>,
+    plane: Plane,
     https: std::net::SocketAddr,
     health: std::net::SocketAddr,
     _stop_tx: watch::Sender<bool>,
@@ -48,32 +42,11 @@ struct ControlPlane {
 
 impl ControlPlane {
     async fn start() -> Self {
-        let (api, client) = ApiServer::start().await;
-        let authority = Arc::new(Authority::create(now()).unwrap());
-        let gate = GateMaster::generate().unwrap();
-        let configuration = Configuration { agrees: true, created: Some(now() - 3600) };
-        let configuration = watch::channel(configuration).1;
-        let enroller = Enroller { client: client.clone(), authority: authority.clone(), gate: gate.clone() };
-        let bounds = boot::Bounds { grace: 600, per_user: 64 };
-        let (boot, prepare) =
-            Boot::new(enroller, channel::endpoint().unwrap(), configuration.clone(), bounds);
-        tokio::spawn(boot.run());
-        let answerers = routes::Answerers {
-            injection: injection::Settings::new("agent", "mirrord", Authorities::new(&[b"authority"])),
-            limit_ranges: Arc::new(LimitRanges::default()),
-            sessions: Sessions {
-                client,
-                lifetimes: Lifetimes { ttl: 300, deadline: 600 },
-                gate,
-                authority: authority.clone(),
-                ingress: watch::channel(Some("203.0.113.7:443".into())).1,
-                configuration: configuration.clone(),
-                crowd: watch::channel(Crowd::default()).1,
-                per_user: 64,
-                prepare,
-            },
-        };
-        let serving = Serving::new(authority.clone(), "mirrord-webhook", "mirrord", now()).unwrap();
+        let plane = Plane::start().await;
+        let (prepare, _boot) = plane.replica();
+        let answerers = plane.answerers(prepare);
+        let configuration = plane.configuration_tx.subscribe();
+        let serving = Serving::new(plane.keyring(), "mirrord-webhook", "mirrord", now()).unwrap();
         let (https_listener, health_listener) = (
             TcpListener::bind("127.0.0.1:0").await.unwrap(),
             TcpListener::bind("127.0.0.1:0").await.unwrap(),
@@ -83,7 +56,7 @@ impl ControlPlane {
         let health =
             Health { configuration, limit_ranges: watch::channel(true).1, stopping: stopping.clone() };
         tokio::spawn(health::serve(health_listener, health, metrics::registry()));
-        let routes = routes::router(answerers, authority.webhook_path_key());
+        let routes = routes::router(answerers, plane.keyring());
         tokio::spawn(https::serve(
             https_listener,
             serving.tls().unwrap(),
@@ -91,21 +64,17 @@ impl ControlPlane {
             Bounds::default(),
             stopping,
         ));
-        Self { api, authority, https: addresses.0, health: addresses.1, _stop_tx: stop_tx }
+        Self { plane, https: addresses.0, health: addresses.1, _stop_tx: stop_tx }
     }
 
     /// Posts as the API server does; the answer's status line.
     async fn post(&self, path: &str, body: &Value) -> String {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.authority.certificate().clone()).unwrap();
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let name = ServerName::try_from("mirrord-webhook.mirrord.svc").unwrap();
+        let name = ServerName::try_from(NAME).unwrap();
         let stream = TcpStream::connect(self.https).await.unwrap();
-        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
+        let stream = TlsConnector::from(Arc::new(tls(&self.plane.keys().authority)))
+            .connect(name, stream)
+            .await
+            .unwrap();
         let answer = ask(stream, &format!("POST {path}"), &body.to_string()).await;
         answer.lines().next().unwrap().to_owned()
     }
@@ -205,7 +174,7 @@ fn report() -> Report {
 #[tokio::test]
 async fn a_scrape_shows_what_was_answered_and_what_sidecars_did() {
     let plane = ControlPlane::start().await;
-    let key = plane.authority.webhook_path_key();
+    let key = plane.plane.keys().path_key.clone();
     let inject = format!("/inject/{key}");
     for (labels, times) in [(json!({}), 2), (json!({ "mirrord.dev/inject": "disabled" }), 1)] {
         for _ in 0..times {
@@ -237,11 +206,11 @@ async fn a_scrape_shows_what_was_answered_and_what_sidecars_did() {
     );
     assert!(expiry.unwrap() > now() as f64 + 80.0 * 86400.0, "{expiry:?}");
 
-    plane.api.know_token("token", "shop", "pod-1");
+    plane.plane.api.know_token("token", "shop", "pod-1");
     let manners = Manners { reports: vec![report()], ..Manners::proper("token") };
-    let mut twin = Twin::start(&plane.authority, "pod-1", manners);
+    let mut twin = Twin::start(&plane.plane.keys().authority, "pod-1", manners);
     let session = session(&twin);
-    plane.api.store(&session);
+    plane.plane.api.store(&session);
     twin.announced().await;
     plane.until("mirrord_sidecar_sessions_total", &[], 2.0).await;
     plane.until("mirrord_webhook_sessions_live", &[], 1.0).await;
@@ -256,7 +225,7 @@ async fn a_scrape_shows_what_was_answered_and_what_sidecars_did() {
     is("mirrord_sidecar_files_read_bytes_total", &[], 4096.0);
     is("mirrord_webhook_sidecars_enrolled_total", &[("release", "same")], 1.0);
     is("mirrord_webhook_boot_calls_total", &[("call", "report"), ("result", "answered")], 1.0);
-    plane.api.delete(&session);
+    plane.plane.api.delete(&session);
     plane.until("mirrord_webhook_sessions_stored", &[], 0.0).await;
     plane.until("mirrord_webhook_boot_calls_total", &[("call", "report")], 2.0).await;
     plane.until("mirrord_webhook_sidecars_tended", &[], 0.0).await;

@@ -7,12 +7,18 @@ use std::sync::Arc;
 use axum::{Router, routing::post};
 use mirrord_certs::Authority;
 use mirrord_webhook::{
-    certificates::serving::Serving,
+    certificates::{
+        keys::{Keyring, Keys},
+        serving::Serving,
+    },
     self_test::{self, TestError},
     server::{connections::Bounds, https},
 };
-use rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName};
-use support::{PATIENCE, now};
+use rustls::{RootCertStore, pki_types::ServerName};
+use support::{
+    PATIENCE, now,
+    plane::{NAME, keys, tls},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
@@ -21,11 +27,10 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-const NAME: &str = "mirrord-webhook.mirrord.svc";
 const BOUNDS: Bounds = Bounds { total: 16, client: 8 };
 
 struct Server {
-    authority: Arc<Authority>,
+    keys: Arc<Keys>,
     address: std::net::SocketAddr,
     stop_tx: watch::Sender<bool>,
     task: JoinHandle<()>,
@@ -33,13 +38,14 @@ struct Server {
 
 impl Server {
     async fn start(routes: Router) -> Self {
-        let authority = Arc::new(Authority::create(now()).unwrap());
-        let serving = Serving::new(authority.clone(), "mirrord-webhook", "mirrord", now()).unwrap();
+        let keyring = Keyring::fixed(keys());
+        let keys = keyring.now();
+        let serving = Serving::new(keyring, "mirrord-webhook", "mirrord", now()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop_tx, stop_rx) = watch::channel(false);
         let task = tokio::spawn(https::serve(listener, serving.tls().unwrap(), routes, BOUNDS, stop_rx));
-        Self { authority, address, stop_tx, task }
+        Self { keys, address, stop_tx, task }
     }
 
     async fn connect(&self, name: &'static str) -> std::io::Result<TlsStream<TcpStream>> {
@@ -47,17 +53,12 @@ impl Server {
     }
 
     async fn connect_from(&self, from: [u8; 4], name: &'static str) -> std::io::Result<TlsStream<TcpStream>> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.authority.certificate().clone()).unwrap();
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
         let socket = TcpSocket::new_v4()?;
         socket.bind((from, 0).into())?;
         let stream = socket.connect(self.address).await?;
-        TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(name).unwrap(), stream).await
+        TlsConnector::from(Arc::new(tls(&self.keys.authority)))
+            .connect(ServerName::try_from(name).unwrap(), stream)
+            .await
     }
 }
 
@@ -137,18 +138,19 @@ fn trusting(authority: &Authority) -> RootCertStore {
 async fn the_self_test_passes_by_the_services_authority_and_name_only() {
     let server = Server::start(Router::new()).await;
     let address = server.address.to_string();
-    self_test::ask(&address, NAME, trusting(&server.authority)).await.unwrap();
+    self_test::ask(&address, NAME, trusting(&server.keys.authority)).await.unwrap();
     let other = Authority::create(now()).unwrap();
     let error = self_test::ask(&address, NAME, trusting(&other)).await.unwrap_err();
     assert!(error.to_string().contains("invalid peer certificate"), "{error}");
-    let elsewhere = self_test::ask(&address, "x.mirrord.svc", trusting(&server.authority)).await.unwrap_err();
+    let elsewhere =
+        self_test::ask(&address, "x.mirrord.svc", trusting(&server.keys.authority)).await.unwrap_err();
     assert!(elsewhere.to_string().contains("not valid for name"), "{elsewhere}");
 }
 
 #[tokio::test]
 async fn the_self_test_tells_another_server_from_the_webhook() {
     let server = Server::start(Router::new().fallback(|| async { "welcome" })).await;
-    let asked = self_test::ask(&server.address.to_string(), NAME, trusting(&server.authority)).await;
+    let asked = self_test::ask(&server.address.to_string(), NAME, trusting(&server.keys.authority)).await;
     assert!(matches!(asked, Err(TestError::Stranger { answer, .. }) if answer.starts_with("HTTP/1.1 200")));
 }
 

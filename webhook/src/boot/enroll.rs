@@ -6,7 +6,7 @@
 
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
 use kube::{Api, Client, api::PostParams};
-use mirrord_certs::{Authority, AuthorityError, GateMaster, request_key_hash};
+use mirrord_certs::{AuthorityError, request_key_hash};
 use mirrord_protocol::boot::{Call, Done, Enrolled, Install};
 use mirrord_session::TOKEN_AUDIENCE;
 use serde_bytes::ByteBuf;
@@ -15,7 +15,7 @@ use super::{
     channel::{Channel, ChannelError},
     desired::Twin,
 };
-use crate::{clock, metrics::EnrollFault};
+use crate::{certificates::keys::Keyring, clock, metrics::EnrollFault};
 
 /// How long a sidecar's certificate lives, in seconds: longer than any session.
 const CERTIFICATE_LIFETIME: u64 = 8 * 24 * 3600;
@@ -84,10 +84,8 @@ pub enum Stranger {
 pub struct Enroller {
     /// To the API server.
     pub client: Client,
-    /// Issues their certificates.
-    pub authority: std::sync::Arc<Authority>,
-    /// What the keys come from that they check gate tokens with.
-    pub gate: GateMaster,
+    /// What their certificates come from, and the keys that they check gate tokens with.
+    pub keyring: Keyring,
 }
 
 impl Enroller {
@@ -105,11 +103,12 @@ impl Enroller {
             return Err(EnrollError::NoToken);
         }
         check(self.review(token).await?.as_ref(), twin)?;
-        let leaf = self.authority.sidecar(&csr, twin.route, clock::now(), CERTIFICATE_LIFETIME)?;
+        let keys = self.keyring.now();
+        let leaf = keys.authority.sidecar(&csr, twin.route, clock::now(), CERTIFICATE_LIFETIME)?;
         let install = Install {
-            chain: vec![ByteBuf::from(leaf.to_vec())],
-            reset_key: self.authority.reset_key(twin.route).to_vec(),
-            gate_keys: vec![ByteBuf::from(self.gate.route_key(twin.route).as_bytes().to_vec())],
+            chain: keys.authority.chain(&leaf).iter().map(|it| ByteBuf::from(it.to_vec())).collect(),
+            reset_key: keys.authority.reset_key(twin.route).to_vec(),
+            gate_keys: keys.gate.of_route(twin.route).map(|key| ByteBuf::from(*key.as_bytes())).collect(),
         };
         let (Done {}, _) = channel.call(&Call::Install(install)).await?;
         Ok(version)

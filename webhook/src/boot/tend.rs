@@ -112,17 +112,20 @@ impl Tending {
 
     async fn converse(&mut self, order_rx: &mut watch::Receiver<Order>) -> Result<(), EnrollError> {
         let Hub { endpoint, enroller, .. } = &*self.hub;
-        let channel = Channel::dial(endpoint, &enroller.authority, &self.twin).await?;
+        let mut keyring = enroller.keyring.clone();
+        let channel = Channel::dial(endpoint, &keyring.seen().authority, &self.twin).await?;
         let version = enroller.enroll(&channel, &self.twin).await?;
         let mut reporter = Reporter::new(channel.clone(), version);
         let mut enrolled_at = clock::now();
+        let mut others = false;
         loop {
             let order = order_rx.borrow_and_update().clone();
+            if others || clock::now() >= enrolled_at + RENEW_AFTER {
+                others = false;
+                self.hub.enroller.enroll(&channel, &self.twin).await?;
+                enrolled_at = clock::now();
+            }
             if !order.sessions.is_empty() || self.told_until > clock::now() {
-                if clock::now() >= enrolled_at + RENEW_AFTER {
-                    self.hub.enroller.enroll(&channel, &self.twin).await?;
-                    enrolled_at = clock::now();
-                }
                 self.announce(&channel, &order).await?;
                 self.back_off.reset();
                 self.reached += 1;
@@ -142,6 +145,8 @@ impl Tending {
                     channel.close();
                     return Ok(());
                 },
+                // It needs a certificate and gate keys of today.
+                () = keyring.changed() => others = true,
                 error = channel.closed() => return Err(error.into()),
                 never = reporter.keep_asking(), if !order.sessions.is_empty() => match never {},
                 () = clock::pause(hold.unwrap_or_default()), if order.sessions.is_empty() => {}

@@ -1,26 +1,28 @@
 //! Writes our authority into `caBundle` of our webhooks, and the paths that end in our key ([`crate::server::routes`]). The
 //! chart renders neither, and what Helm or others put there is replaced at once: the configuration is watched, and
-//! patched only where it differs, so replicas don't chase each other.
+//! patched only where it differs, so replicas don't chase each other. Before a patch the keys are read anew.
 //!
 //! The configuration's age matters too. While it is missing (an uninstalled chart leaves the CRD and Sessions behind)
 //! the API server stores whatever status a Session comes with. So Sessions older than it are never trusted.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhook, MutatingWebhookConfiguration, WebhookClientConfig,
 };
 use kube::{
-    Api, ResourceExt,
+    Api,
     api::{Patch, PatchParams},
-    runtime::{WatchStreamExt, watcher::watch_object},
+    runtime::{WatchStreamExt, watcher, watcher::watch_object},
 };
 use mirrord_certs::UnixTime;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use super::{keep::Keeper, keys::Keys, secrets::SecretError};
 use crate::{
+    clock,
     metrics::{Watch, metrics},
     server::routes::{INJECT, SESSIONS},
 };
@@ -30,6 +32,8 @@ const IN_FORCE_AFTER: u64 = 1;
 
 /// After so long a refused patch is tried again.
 const RETRY: Duration = Duration::from_secs(5);
+/// How often to look at least.
+const LOOK: Duration = Duration::from_secs(600);
 
 /// What is known of the configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,13 +54,19 @@ impl Configuration {
 
 /// What our webhooks have to carry.
 pub struct Ours {
-    /// PEM of the authority that our serving certificate comes from.
+    /// PEM of the authorities that serving certificates come from, and of what the present one's predecessors say of it:
+    /// by these, who looks at the configuration can tell which sidecars still know us.
     pub authority_pem: String,
     /// What our paths end in.
     pub path_key: String,
 }
 
 impl Ours {
+    fn of(keys: &Keys, now: UnixTime) -> Self {
+        let authority_pem = keys.authority.trusted_pem(now) + &keys.authority.cross_pem();
+        Self { authority_pem, path_key: keys.path_key.clone() }
+    }
+
     /// The path of a webhook, by the webhook's name.
     fn path(&self, webhook: &str) -> String {
         let before = if webhook.starts_with("sessions.") { SESSIONS } else { INJECT };
@@ -64,78 +74,104 @@ impl Ours {
     }
 }
 
-/// Keeps the configuration's `caBundle` ours, for ever, and tells what is known of it. A replica that is stopping goes
-/// on looking, since an uninstallation ends sessions, but writes nothing: its keys may have been replaced since.
-pub async fn keep(
-    api: Api<MutatingWebhookConfiguration>,
-    name: &str,
-    ours: &Ours,
-    stopping: &watch::Receiver<bool>,
-    known_tx: &watch::Sender<Configuration>,
-) {
-    let mut states = std::pin::pin!(watch_object(api.clone(), name).default_backoff());
-    let mut unwritten = None;
-    loop {
-        let state = match &unwritten {
-            None => states.next().await,
-            // A refused patch is tried again, changed or not.
-            Some(_) => tokio::time::timeout(RETRY, states.next())
-                .await
-                .unwrap_or_else(|_| Some(Ok(unwritten.take()))),
-        };
-        match state {
-            Some(Ok(Some(configuration))) => {
-                let known = ensure(&api, &configuration, ours, stopping).await;
-                unwritten = (!known.agrees).then_some(configuration);
-                tell(known_tx, known);
+/// Keeps a configuration's `caBundle` ours.
+pub struct Bundle {
+    /// To the API server.
+    pub api: Api<MutatingWebhookConfiguration>,
+    /// The configuration's name.
+    pub name: String,
+    /// Whose keys they are.
+    pub keeper: Arc<Keeper>,
+    /// While it says so, nothing is written.
+    pub stopping: watch::Receiver<bool>,
+}
+
+impl Bundle {
+    /// Keeps the configuration's `caBundle` ours, for ever, and tells what is known of it. A replica that is stopping goes
+    /// on looking, since an uninstallation ends sessions, but writes nothing: its keys may have been replaced since.
+    pub async fn keep(self, known_tx: &watch::Sender<Configuration>) {
+        let mut keyring = self.keeper.keyring();
+        let mut states = std::pin::pin!(watch_object(self.api.clone(), &self.name).default_backoff());
+        let mut found = None;
+        let mut known = Configuration::default();
+        loop {
+            let pause = if found.is_some() && !known.agrees { RETRY } else { LOOK };
+            tokio::select! {
+                state = states.next() => match state {
+                    Some(Ok(configuration)) => found = configuration,
+                    Some(Err(error)) => {
+                        self.unwatched(&error);
+                        continue;
+                    }
+                    None => return,
+                },
+                () = keyring.changed() => {}
+                // A refused patch is tried again; and the end of an overlap comes without a sign.
+                () = clock::pause(pause) => {}
             }
-            Some(Ok(None)) => {
-                tracing::warn!(
-                    name,
-                    "there is no MutatingWebhookConfiguration of this name: no pod is injected"
-                );
-                unwritten = None;
-                tell(known_tx, Configuration::default());
-            }
-            Some(Err(error)) => {
-                metrics().cluster.watch_restarts.of(Watch::Configuration).inc();
-                tracing::warn!(name, "the webhook configuration can't be watched: {error}");
-            }
-            None => return,
+            known = match &mut found {
+                Some(configuration) => self.ensure(configuration).await,
+                None => self.missing(),
+            };
+            tell(known_tx, known);
         }
     }
+
+    fn unwatched(&self, error: &watcher::Error) {
+        metrics().cluster.watch_restarts.of(Watch::Configuration).inc();
+        tracing::warn!(name = self.name, "the webhook configuration can't be watched: {error}");
+    }
+
+    fn missing(&self) -> Configuration {
+        let name = &*self.name;
+        tracing::warn!(name, "there is no MutatingWebhookConfiguration of this name: no pod is injected");
+        Configuration::default()
+    }
+
+    /// Writes what is missing.
+    async fn ensure(&self, configuration: &mut MutatingWebhookConfiguration) -> Configuration {
+        let created = configuration.metadata.creation_timestamp.as_ref();
+        let created = created.and_then(|time| u64::try_from(time.0.as_second()).ok());
+        let agrees = self.patch(configuration).is_none()
+            || !*self.stopping.borrow()
+                && self.write(configuration).await.inspect_err(|error| self.unwritten(error)).is_ok();
+        Configuration { agrees, created }
+    }
+
+    fn unwritten(&self, error: &BundleError) {
+        tracing::error!(name = self.name, "caBundle and paths stay as they are: {error}");
+    }
+
+    /// Writes by the newest keys: another replica may have written by keys that this one doesn't know yet.
+    async fn write(&self, configuration: &mut MutatingWebhookConfiguration) -> Result<(), BundleError> {
+        self.keeper.refresh().await?;
+        if let Some(patch) = self.patch(configuration) {
+            let patch = Patch::Strategic(patch);
+            *configuration = self.api.patch(&self.name, &PatchParams::default(), &patch).await?;
+            tracing::info!(name = self.name, "caBundle and paths written");
+        }
+        Ok(())
+    }
+
+    fn patch(&self, configuration: &MutatingWebhookConfiguration) -> Option<Value> {
+        patch(configuration, &Ours::of(&self.keeper.keyring().now(), clock::now()))
+    }
+}
+
+/// Why a configuration stays as it is.
+#[derive(Debug, thiserror::Error)]
+enum BundleError {
+    /// The keys can't be read.
+    #[error("{0}")]
+    Keys(#[from] SecretError),
+    /// The API server refused, or could not be reached.
+    #[error("{0}")]
+    Api(#[from] kube::Error),
 }
 
 fn tell(known_tx: &watch::Sender<Configuration>, known: Configuration) {
     metrics().cluster.configuration_agrees.set(known.agrees.into());
     known_tx.send_if_modified(|current| std::mem::replace(current, known) != known);
-}
-
-async fn ensure(
-    api: &Api<MutatingWebhookConfiguration>,
-    configuration: &MutatingWebhookConfiguration,
-    ours: &Ours,
-    stopping: &watch::Receiver<bool>,
-) -> Configuration {
-    let created = configuration.metadata.creation_timestamp.as_ref();
-    let created = created.and_then(|time| u64::try_from(time.0.as_second()).ok());
-    let Some(patch) = patch(configuration, ours) else {
-        return Configuration { agrees: true, created };
-    };
-    if *stopping.borrow() {
-        return Configuration { agrees: false, created };
-    }
-    let name = configuration.name_any();
-    match api.patch(&name, &PatchParams::default(), &Patch::Strategic(patch)).await {
-        Ok(_) => {
-            tracing::info!(name, "caBundle and paths written");
-            Configuration { agrees: true, created }
-        }
-        Err(error) => {
-            tracing::error!(name, "caBundle and paths can't be written: {error}");
-            Configuration { agrees: false, created }
-        }
-    }
 }
 
 /// What to change; `None` where all is as it should be. Lists of webhooks are merged by name.

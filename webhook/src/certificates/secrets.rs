@@ -1,20 +1,29 @@
-//! Fills the Secrets of the authority and of the gate key once. The chart renders them empty, so that our right is
-//! to get and update two Secrets by name, and none to create any.
+//! Fills the Secrets of the authority and of the gate key, and reads them. The chart renders them empty, so that our right
+//! is to read and update two Secrets by name, and none to create any.
 //!
 //! Replicas that start together race by resourceVersion: one update wins, the others get a conflict and read again.
-//! A Secret that holds something is never written.
+//! A Secret that holds something is written by nothing but a rotation ([`super::rotation`]).
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::{ByteString, api::core::v1::Secret};
-use kube::{Api, Error, api::PostParams};
+use kube::{Api, Error, ResourceExt, api::PostParams};
 use mirrord_certs::{Authority, AuthorityError, GateMaster, UnixTime};
 
+use super::keys::GateKeys;
+
 /// Keys of the authority's Secret, as `kubernetes.io/tls` calls them.
-const CERTIFICATE: &str = "tls.crt";
-const PRIVATE_KEY: &str = "tls.key";
-/// Key of the gate's Secret.
-const GATE: &str = "current";
+pub(super) const CERTIFICATE: &str = "tls.crt";
+pub(super) const PRIVATE_KEY: &str = "tls.key";
+/// Of its predecessors: cross certificates, and the last one's own. Missing where there were none.
+pub(super) const CROSS: &str = "cross.crt";
+pub(super) const PREVIOUS: &str = "previous.crt";
+/// What the webhooks' paths end in. Missing before a rotation: it then comes from the private key.
+pub(super) const PATH: &str = "path.key";
+/// Keys of the gate's Secret.
+pub(super) const GATE: &str = "current";
+pub(super) const GATE_NEXT: &str = "next";
+pub(super) const GATE_PREVIOUS: &str = "previous";
 /// Two replicas conflict once; more conflicts are somebody else's doing.
 const ATTEMPTS: usize = 5;
 
@@ -31,7 +40,7 @@ pub enum SecretError {
         /// What was said.
         error: Box<Error>,
     },
-    /// What it holds can't be used. It is never overwritten: sidecars trust it.
+    /// What it holds can't be used. It is not overwritten: sidecars trust it.
     #[error(
         "Secret {name} holds {what}; restore it from a backup, or empty it and restart all injected workloads"
     )]
@@ -52,70 +61,111 @@ pub enum SecretError {
     NoRandomness,
 }
 
-/// The authority: that of the Secret, or a new one put there.
+/// The authority's Secret; a new authority is put there where it is empty.
 ///
 /// # Errors
 /// See [`SecretError`].
-pub async fn authority(api: &Api<Secret>, name: &str, now: UnixTime) -> Result<Authority, SecretError> {
-    let data = filled(api, name, || {
+pub async fn authority(api: &Api<Secret>, name: &str, now: UnixTime) -> Result<Secret, SecretError> {
+    filled(api, name, || {
         let authority = Authority::create(now)?;
         let (certificate, key) = (authority.certificate_pem().as_bytes(), authority.key_pem().as_bytes());
         Ok(BTreeMap::from([entry(CERTIFICATE, certificate), entry(PRIVATE_KEY, key)]))
     })
-    .await?;
-    read_authority(&data).map_err(|what| SecretError::Unusable { name: name.to_owned(), what })
+    .await
 }
 
-/// The gate key: that of the Secret, or a new one put there.
+/// The gate's Secret; a new key is put there where it is empty.
 ///
 /// # Errors
 /// See [`SecretError`].
-pub async fn gate_key(api: &Api<Secret>, name: &str) -> Result<GateMaster, SecretError> {
-    let data = filled(api, name, || {
+pub async fn gate(api: &Api<Secret>, name: &str) -> Result<Secret, SecretError> {
+    filled(api, name, || {
         let key = GateMaster::generate().ok_or(SecretError::NoRandomness)?;
         Ok(BTreeMap::from([entry(GATE, key.as_bytes())]))
     })
-    .await?;
-    let key = data.get(GATE).and_then(|bytes| GateMaster::new(&bytes.0));
-    key.ok_or_else(|| SecretError::Unusable { name: name.to_owned(), what: format!("no {GATE} of 32 bytes") })
+    .await
 }
 
-fn entry(key: &str, value: &[u8]) -> (String, ByteString) {
+pub(super) fn entry(key: &str, value: &[u8]) -> (String, ByteString) {
     (key.to_owned(), ByteString(value.to_vec()))
 }
 
-fn read_authority(data: &BTreeMap<String, ByteString>) -> Result<Authority, String> {
-    let text = |key: &str| {
-        let bytes = data.get(key).ok_or_else(|| format!("no {key}"))?;
-        std::str::from_utf8(&bytes.0).map_err(|_| format!("a {key} that is no PEM"))
+/// The authority of a Secret, and what the webhooks' paths end in; or what is wrong with it.
+pub(super) fn read_authority(data: &BTreeMap<String, ByteString>) -> Result<(Authority, String), String> {
+    let optional = |key: &str| {
+        let bytes = data.get(key).map(|bytes| bytes.0.as_slice()).unwrap_or_default();
+        std::str::from_utf8(bytes).map_err(|_| format!("a {key} that is no text"))
     };
-    Authority::load(text(CERTIFICATE)?, text(PRIVATE_KEY)?)
-        .map_err(|error| format!("no usable authority: {error}"))
+    let text = |key: &str| match optional(key)? {
+        "" => Err(format!("no {key}")),
+        text => Ok(text),
+    };
+    let (cross, previous) = (optional(CROSS)?, optional(PREVIOUS)?);
+    let authority = Authority::load(text(CERTIFICATE)?, text(PRIVATE_KEY)?)
+        .and_then(|authority| authority.with_past(cross, previous))
+        .map_err(|error| format!("no usable authority: {error}"))?;
+    let path_key = match optional(PATH)? {
+        "" => authority.webhook_path_key(),
+        path_key => path_key.to_owned(),
+    };
+    Ok((authority, path_key))
 }
 
-/// What a Secret holds, after filling it if it holds nothing.
+/// The keys of a gate's Secret, or what is wrong with it.
+pub(super) fn read_gate(data: &BTreeMap<String, ByteString>) -> Result<GateKeys, String> {
+    let key = |name: &str| match data.get(name) {
+        None => Ok(None),
+        Some(bytes) => {
+            GateMaster::new(&bytes.0).map(Some).ok_or_else(|| format!("a {name} that isn't of 32 bytes"))
+        }
+    };
+    let current = key(GATE)?.ok_or_else(|| format!("no {GATE}"))?;
+    Ok(GateKeys { current, next: key(GATE_NEXT)?, previous: key(GATE_PREVIOUS)? })
+}
+
+/// Puts something else into a Secret, unless somebody was quicker: then nothing happens, and `false` comes back.
+///
+/// # Errors
+/// See [`SecretError`].
+pub(super) async fn replace(api: &Api<Secret>, secret: &Secret) -> Result<bool, SecretError> {
+    let name = secret.name_any();
+    match api.replace(&name, &PostParams::default(), secret).await {
+        Ok(_) => Ok(true),
+        Err(Error::Api(status)) if status.code == 409 => Ok(false),
+        Err(error) => Err(SecretError::Api { name, error: Box::new(error) }),
+    }
+}
+
+/// Whether a Secret holds anything.
+fn is_filled(secret: &Secret) -> bool {
+    secret.data.iter().flatten().any(|(_, value)| !value.0.is_empty())
+}
+
+/// A Secret, after filling it if it is empty.
 async fn filled(
     api: &Api<Secret>,
     name: &str,
     make: impl Fn() -> Result<BTreeMap<String, ByteString>, SecretError>,
-) -> Result<BTreeMap<String, ByteString>, SecretError> {
-    let failed = |error| SecretError::Api { name: name.to_owned(), error: Box::new(error) };
+) -> Result<Secret, SecretError> {
     for _ in 0..ATTEMPTS {
-        let mut secret = api.get(name).await.map_err(failed)?;
-        if let Some(data) = secret.data.take().filter(|data| data.values().any(|value| !value.0.is_empty())) {
-            return Ok(data);
+        let mut secret = get(api, name).await?;
+        if is_filled(&secret) {
+            return Ok(secret);
         }
         secret.data = Some(make()?);
-        match api.replace(name, &PostParams::default(), &secret).await {
-            Ok(stored) => {
-                tracing::info!(secret = name, "filled");
-                return Ok(stored.data.unwrap_or_default());
-            }
-            Err(Error::Api(status)) if status.code == 409 => {}
-            Err(error) => return Err(failed(error)),
+        if replace(api, &secret).await? {
+            tracing::info!(secret = name, "filled");
         }
     }
     Err(SecretError::Contended(name.to_owned()))
+}
+
+/// A Secret as it is.
+///
+/// # Errors
+/// [`SecretError::Api`].
+pub(super) async fn get(api: &Api<Secret>, name: &str) -> Result<Secret, SecretError> {
+    api.get(name).await.map_err(|error| SecretError::Api { name: name.to_owned(), error: Box::new(error) })
 }
 
 #[cfg(test)]
@@ -127,10 +177,25 @@ mod tests {
         let authority = Authority::create(1_800_000_000).unwrap();
         let (certificate, key) = (authority.certificate_pem().as_bytes(), authority.key_pem().as_bytes());
         let mut data = BTreeMap::from([entry(CERTIFICATE, certificate), entry(PRIVATE_KEY, key)]);
-        assert_eq!(read_authority(&data).ok().unwrap().certificate(), authority.certificate());
+        let (read, path_key) = read_authority(&data).unwrap();
+        assert_eq!((read.certificate(), path_key), (authority.certificate(), authority.webhook_path_key()));
+        data.extend([entry(PATH, b"k3y"), entry(CROSS, b""), entry(PREVIOUS, certificate)]);
+        let (read, path_key) = read_authority(&data).unwrap();
+        assert_eq!((read.previous_pem(), &*path_key), (authority.certificate_pem(), "k3y"));
         data.insert(PRIVATE_KEY.to_owned(), ByteString(b"half a key".to_vec()));
         assert!(read_authority(&data).err().unwrap().contains("no usable authority"));
         data.remove(PRIVATE_KEY);
         assert_eq!(read_authority(&data).err().unwrap(), "no tls.key");
+    }
+
+    #[test]
+    fn gate_keys_are_of_32_bytes_or_refused() {
+        let mut data = BTreeMap::from([entry(GATE, &[1; 32]), entry(GATE_NEXT, &[2; 32])]);
+        let keys = read_gate(&data).unwrap();
+        assert_eq!(keys.current.as_bytes(), &[1; 32]);
+        assert!(keys.next.is_some_and(|key| key.as_bytes() == &[2; 32]) && keys.previous.is_none());
+        data.insert(GATE_PREVIOUS.to_owned(), ByteString(vec![3; 31]));
+        assert_eq!(read_gate(&data).unwrap_err(), "a previous that isn't of 32 bytes");
+        assert_eq!(read_gate(&BTreeMap::new()).unwrap_err(), "no current");
     }
 }

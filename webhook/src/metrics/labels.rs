@@ -194,6 +194,8 @@ labels! {
         Configuration = "configuration",
         /// The ingress's Service.
         Ingress = "ingress",
+        /// Our two Secrets.
+        Secrets = "secrets",
     }
 
     /// What an Event is about.

@@ -98,6 +98,7 @@ pub struct Cluster {
     pub certificate_expiry: Closed<Certificate, Gauge>,
     pub configuration_agrees: Gauge,
     pub watch_restarts: Closed<Watch, Counter>,
+    pub rotations: Counter,
     pub events: Closed<(Occasion, EventResult), Counter>,
 }
 
@@ -209,6 +210,11 @@ impl Cluster {
             "watch_restarts",
             "Watches that failed and were begun again",
             self.watch_restarts.clone(),
+        );
+        part.register(
+            "rotations",
+            "Steps of a rotation of keys that this replica wrote",
+            self.rotations.clone(),
         );
         part.register(
             "events",

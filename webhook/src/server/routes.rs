@@ -23,6 +23,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::intake::Intake;
 use crate::{
+    certificates::keys::Keyring,
     injection::{self, Outcome, Reviewed, Settings},
     limit_ranges::LimitRanges,
     metrics::{PodReview, Refused, metrics},
@@ -48,15 +49,15 @@ pub struct Answerers {
 
 struct Shared {
     answerers: Answerers,
-    path_key: String,
+    keyring: Keyring,
     intake: Intake,
     sessions: Semaphore,
 }
 
 /// The routes; their paths end in the key.
-pub fn router(answerers: Answerers, path_key: String) -> Router {
+pub fn router(answerers: Answerers, keyring: Keyring) -> Router {
     let sessions_at_once = Semaphore::new(CONCURRENT_SESSIONS);
-    let shared = Shared { answerers, path_key, intake: Intake::default(), sessions: sessions_at_once };
+    let shared = Shared { answerers, keyring, intake: Intake::default(), sessions: sessions_at_once };
     Router::new()
         .route(&format!("{INJECT}/{{key}}"), post(inject))
         .route(&format!("{SESSIONS}/{{key}}"), post(sessions))
@@ -79,7 +80,8 @@ impl Shared {
 
     /// Whether this is the key of the paths, in a time that doesn't tell how much of it is right.
     fn admits(&self, key: &str) -> bool {
-        let (key, own) = (key.as_bytes(), self.path_key.as_bytes());
+        let keys = self.keyring.now();
+        let (key, own) = (key.as_bytes(), keys.path_key.as_bytes());
         key.len() == own.len() && key.iter().zip(own).fold(0, |sum, (a, b)| sum | (a ^ b)) == 0
     }
 }

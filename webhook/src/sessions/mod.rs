@@ -35,7 +35,7 @@ use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client, ResourceExt};
-use mirrord_certs::{Authority, GateMaster, UnixTime};
+use mirrord_certs::UnixTime;
 use mirrord_protocol::feature::Feature;
 use mirrord_session::{INJECT_LABEL, SessionPod, SessionStatus};
 use tokio::sync::watch;
@@ -48,20 +48,23 @@ use self::{
     lookup::{Lookup, Workload},
     review::{Operation, Request, ReviewError, Verdict},
     sidecars::{Choice, MAX_PODS, Serving, WhyNone},
-    trust::Parted,
+    trust::{Acquaintance, Parted},
     wish::{Update, Wish},
 };
 use crate::{
     boot::Prepare,
-    certificates::bundle::Configuration,
+    certificates::{
+        bundle::Configuration,
+        keys::{Keyring, Keys},
+    },
     clock,
     metrics::{SessionReview, metrics},
 };
 
 /// A review takes no longer: the API server waits 10 s.
 const PATIENCE: Duration = Duration::from_secs(8);
-/// A gate token outlives its session's expiry by so much, in seconds, for clocks that differ.
-const GATE_LEEWAY: u64 = 120;
+/// A gate token outlives its session's expiry by so much, in seconds: routers' and sidecars' clocks may be 5 minutes ahead.
+pub const GATE_LEEWAY: u64 = 360;
 
 /// How long sessions live.
 #[derive(Clone, Copy, Debug)]
@@ -78,10 +81,8 @@ pub struct Sessions {
     pub client: Client,
     /// How long sessions live.
     pub lifetimes: Lifetimes,
-    /// Makes gate tokens.
-    pub gate: GateMaster,
-    /// What sidecars' certificates come from.
-    pub authority: Arc<Authority>,
+    /// What gate tokens and sidecars' certificates come from.
+    pub keyring: Keyring,
     /// Where clients reach the ingress; `None` while that isn't known.
     pub ingress: watch::Receiver<Option<Arc<str>>>,
     /// Whether Sessions of this moment will be trusted when they are read back.
@@ -200,7 +201,8 @@ impl Sessions {
             self.prepare.wake(&request.namespace, primary);
         }
         (record.pods, record.expires_at) = (choice.pods.len(), expires_at);
-        let pods = choice.pods.iter().map(|pod| self.session_pod(pod, expires_at)).collect();
+        let keys = self.keyring.now();
+        let pods = choice.pods.iter().map(|pod| session_pod(pod, &keys, expires_at)).collect();
         Ok(SessionStatus {
             workload: workload.resource_name(),
             features: features.iter().map(|feature| feature.verb().to_owned()).collect(),
@@ -210,24 +212,11 @@ impl Sessions {
             running: choice.running,
             injected: choice.injected,
             ingress: ingress.to_string(),
-            certificate_authorities: self.authority.certificate_pem().to_owned(),
+            certificate_authorities: keys.authority.trusted_pem(now),
             expires_at,
             targets: Vec::new(),
             ..status
         })
-    }
-
-    fn session_pod(&self, pod: &Serving, expires_at: UnixTime) -> SessionPod {
-        let Serving { name, uid, route, address, port } = pod;
-        SessionPod {
-            name: name.clone(),
-            uid: uid.clone(),
-            route: route.to_string(),
-            address: address.clone(),
-            port: *port,
-            gate_token: String::new(),
-        }
-        .with_gate_token(&self.gate.issue(*route, expires_at + GATE_LEEWAY))
     }
 
     async fn grant(
@@ -257,9 +246,9 @@ impl Sessions {
             return Err(refused(&wish.optional));
         }
         record.granted.clone_from(&features);
-        let now = clock::now();
-        let Parted { pods, strangers } =
-            trust::part(pods, |theirs| trust::admits(theirs, &self.authority, now));
+        let keys = self.keyring.now();
+        let acquaintance = Acquaintance::new(&keys.authority, clock::now());
+        let Parted { pods, strangers } = trust::part(pods, |theirs| acquaintance.knows_us(theirs));
         match sidecars::choose(&pods, wish.container.as_deref(), primary) {
             Ok(mut choice) => {
                 // As good as none, and mended in the same way.
@@ -297,4 +286,17 @@ impl Sessions {
         }
         explain::not_found(&wanted, &request.namespace, &near)
     }
+}
+
+fn session_pod(pod: &Serving, keys: &Keys, expires_at: UnixTime) -> SessionPod {
+    let Serving { name, uid, route, address, port } = pod;
+    SessionPod {
+        name: name.clone(),
+        uid: uid.clone(),
+        route: route.to_string(),
+        address: address.clone(),
+        port: *port,
+        gate_token: String::new(),
+    }
+    .with_gate_token(&keys.gate.issue(*route, expires_at + GATE_LEEWAY))
 }

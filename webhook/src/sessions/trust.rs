@@ -2,12 +2,15 @@
 //!
 //! A sidecar trusts the authorities on its command line, for as long as its pod lives. Where the installation's authority was
 //! made anew without the old one (its Secret was deleted, the release was installed in another namespace), sidecars that are older
-//! answer neither the control plane nor clients. Without this look a client would wait, and blame the network.
+//! answer neither the control plane nor clients. Without this look a client would wait, and blame the network. (An authority
+//! that was made by the old one is known to them: [`mirrord_certs::succession`].)
+
+use std::cell::OnceCell;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use mirrord_certs::{Authority, UnixTime, verify};
+use mirrord_certs::{Authority, Identity, UnixTime, verify};
 use rustls::pki_types::CertificateDer;
 
 use super::sidecars::{self, is_running};
@@ -48,15 +51,32 @@ fn authorities(pod: &Pod) -> Vec<&str> {
     .collect()
 }
 
-/// Whether a sidecar that trusts these authorities lets a control plane of this one in, at a moment.
-#[must_use]
-pub fn admits(authorities: &str, authority: &Authority, now: UnixTime) -> bool {
-    let trusted: Vec<_> = authorities.split(',').filter_map(|one| STANDARD.decode(one).ok()).collect();
-    if trusted.iter().any(|one| one.as_slice() == authority.certificate().as_ref()) {
-        return true;
+/// Which sidecars let a control plane of one authority in, at a moment.
+pub struct Acquaintance<'a> {
+    authority: &'a Authority,
+    now: UnixTime,
+    /// What the control plane would show; made for the first who knows us by a predecessor only.
+    identity: OnceCell<Option<Identity>>,
+}
+
+impl<'a> Acquaintance<'a> {
+    /// For the sidecars of one review.
+    #[must_use]
+    pub fn new(authority: &'a Authority, now: UnixTime) -> Self {
+        Self { authority, now, identity: OnceCell::new() }
     }
-    let trusted = trusted.into_iter().map(CertificateDer::from);
-    authority.control_plane(now).is_ok_and(|identity| verify::admits_control_plane(trusted, &identity, now))
+
+    /// Whether a sidecar that trusts these authorities lets us in.
+    #[must_use]
+    pub fn knows_us(&self, authorities: &str) -> bool {
+        let trusted: Vec<_> = authorities.split(',').filter_map(|one| STANDARD.decode(one).ok()).collect();
+        if trusted.iter().any(|one| one.as_slice() == self.authority.certificate().as_ref()) {
+            return true;
+        }
+        let trusted = trusted.into_iter().map(CertificateDer::from);
+        let identity = self.identity.get_or_init(|| self.authority.control_plane(self.now).ok());
+        identity.as_ref().is_some_and(|identity| verify::admits_control_plane(trusted, identity, self.now))
+    }
 }
 
 #[cfg(test)]
@@ -88,11 +108,13 @@ mod tests {
 
     #[test]
     fn a_sidecar_lets_in_the_control_plane_of_any_authority_that_it_trusts() {
-        let (ours, other) = (Authority::create(NOW).unwrap(), Authority::create(NOW).unwrap());
-        assert!(admits(&base64(&ours), &ours, NOW));
-        assert!(admits(&format!("{},{}", base64(&other), base64(&ours)), &ours, NOW));
-        assert!(!admits(&base64(&other), &ours, NOW));
-        assert!(!admits("", &ours, NOW) && !admits("?", &ours, NOW));
+        let (last, other) = (Authority::create(NOW).unwrap(), Authority::create(NOW).unwrap());
+        let ours = last.succeed(NOW).unwrap();
+        let acquaintance = Acquaintance::new(&ours, NOW);
+        assert!(acquaintance.knows_us(&base64(&ours)) && acquaintance.knows_us(&base64(&last)));
+        assert!(acquaintance.knows_us(&format!("{},{}", base64(&other), base64(&ours))));
+        assert!(!acquaintance.knows_us(&base64(&other)));
+        assert!(!acquaintance.knows_us("") && !acquaintance.knows_us("?"));
     }
 
     #[test]

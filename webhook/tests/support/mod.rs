@@ -2,6 +2,7 @@
 #![expect(dead_code, reason = "each test file uses its part")]
 
 pub(crate) mod api_server;
+pub(crate) mod plane;
 pub(crate) mod recorded;
 pub(crate) mod twin;
 

@@ -1,0 +1,130 @@
+//! How an authority hands over to the next.
+//!
+//! A sidecar trusts the authority that was put on its command line, for as long as its pod lives. So the old authority
+//! signs a certificate for the key of the new one, a *cross certificate* (RFC 5280 §3.2), before its own key is thrown
+//! away. It goes behind each leaf that the new one issues: who trusts either accepts them.
+//!
+//! The other way round there is an overlap: who is told of the new authority is told of the old one as well for
+//! [`OVERLAP`], since a replica or a sidecar may still show what the old one issued.
+
+use rcgen::KeyPair;
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+
+use crate::{
+    Authority, AuthorityError, UnixTime,
+    authority::{AUTHORITY_LIFETIME, BACKDATED, authority_params},
+};
+
+/// How many predecessors are remembered. Each costs some 550 bytes of a handshake's first flight, which must stay below
+/// three times a client's first datagram (RFC 9000 §8.1).
+pub const PREDECESSORS: u8 = 4;
+/// How long the last authority is still shown beside the new one, in seconds.
+pub const OVERLAP: u64 = 3600;
+
+/// What is left of former authorities.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Past {
+    /// Cross certificates, each for the one before it, the first for the authority itself.
+    cross: Vec<Pem>,
+    /// The last authority.
+    previous: Option<Pem>,
+}
+
+/// A certificate.
+#[derive(Clone, Debug)]
+struct Pem {
+    text: String,
+    der: CertificateDer<'static>,
+}
+
+impl Pem {
+    fn new(certificate: &rcgen::Certificate) -> Self {
+        Self { text: certificate.pem(), der: certificate.der().clone() }
+    }
+
+    fn all(text: &str) -> Result<Vec<Self>, AuthorityError> {
+        const END: &str = "-----END CERTIFICATE-----";
+        let texts = text.split_inclusive(END).filter(|text| text.contains("-----BEGIN"));
+        texts
+            .map(|text| {
+                let der = CertificateDer::from_pem_slice(text.as_bytes());
+                let der = der.map_err(|error| AuthorityError::Pem(error.to_string()))?;
+                Ok(Self { text: format!("{}\n", text.trim()), der })
+            })
+            .collect()
+    }
+}
+
+impl Authority {
+    /// Makes the next authority, signed by itself and by this one.
+    ///
+    /// # Errors
+    /// See [`AuthorityError`].
+    pub fn succeed(&self, now: UnixTime) -> Result<Self, AuthorityError> {
+        let key = KeyPair::generate()?;
+        let params = authority_params(&key, now)?;
+        let certificate = params.self_signed(&key)?;
+        let cross = Pem::new(&params.signed_by(&key, &self.issuer)?);
+        let mut next = Self::load(&certificate.pem(), &key.serialize_pem())?;
+        next.past.cross =
+            std::iter::once(cross).chain(self.past.cross.iter().cloned()).take(PREDECESSORS.into()).collect();
+        next.past.previous =
+            Some(Pem { text: self.certificate_pem().to_owned(), der: self.certificate().clone() });
+        Ok(next)
+    }
+
+    /// Adds what [`Self::cross_pem`] and [`Self::previous_pem`] gave.
+    ///
+    /// # Errors
+    /// See [`AuthorityError`].
+    pub fn with_past(mut self, cross_pem: &str, previous_pem: &str) -> Result<Self, AuthorityError> {
+        let mut cross = Pem::all(cross_pem)?;
+        cross.truncate(PREDECESSORS.into());
+        self.past = Past { cross, previous: Pem::all(previous_pem)?.into_iter().next() };
+        Ok(self)
+    }
+
+    /// Cross certificates, PEM, the one for this authority first; empty where it is the first of its line.
+    #[must_use]
+    pub fn cross_pem(&self) -> String {
+        self.past.cross.iter().map(|one| one.text.as_str()).collect()
+    }
+
+    /// The last authority's certificate, PEM; empty where there was none.
+    #[must_use]
+    pub fn previous_pem(&self) -> &str {
+        self.past.previous.as_ref().map_or("", |one| &one.text)
+    }
+
+    /// Whose leaves are to be accepted at a moment, PEM: this authority's, and in the overlap its predecessor's.
+    #[must_use]
+    pub fn trusted_pem(&self, now: UnixTime) -> String {
+        let mut text = self.certificate_pem().to_owned();
+        if self.overlap_ends().is_some_and(|end| now < end) {
+            text.push_str(self.previous_pem());
+        }
+        text
+    }
+
+    /// When its predecessor is no longer shown; `None` where there is none.
+    #[must_use]
+    pub fn overlap_ends(&self) -> Option<UnixTime> {
+        self.past.previous.as_ref().map(|_| self.issued_at() + OVERLAP)
+    }
+
+    /// When the next one is to take over: at two thirds of its life.
+    #[must_use]
+    pub fn due_at(&self) -> UnixTime {
+        self.issued_at() + AUTHORITY_LIFETIME / 3 * 2
+    }
+
+    fn issued_at(&self) -> UnixTime {
+        self.validity().0 + BACKDATED
+    }
+
+    /// A leaf and what belongs behind it, so that who trusts a predecessor accepts it.
+    #[must_use]
+    pub fn chain(&self, leaf: &CertificateDer<'static>) -> Vec<CertificateDer<'static>> {
+        std::iter::once(leaf).chain(self.past.cross.iter().map(|one| &one.der)).cloned().collect()
+    }
+}

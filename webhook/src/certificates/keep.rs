@@ -1,0 +1,189 @@
+//! Follows the two Secrets for as long as the control plane runs: takes on what others put there, and rotates when it is time.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use futures::{Stream, StreamExt, stream};
+use k8s_openapi::{ByteString, api::core::v1::Secret};
+use kube::{
+    Api,
+    runtime::{WatchStreamExt, watcher::watch_object},
+};
+use mirrord_certs::UnixTime;
+use tokio::sync::watch;
+
+use super::{
+    keys::{Keyring, Keys},
+    rotation::{self, Marks, Step},
+    secrets::{self, SecretError},
+};
+use crate::{
+    clock,
+    metrics::{Certificate, Watch, metrics},
+};
+
+/// How often to look at least. (Clocks jump; a timer over months would not notice.)
+const LOOK: Duration = Duration::from_secs(3600);
+/// After so long a failed look is tried again.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// Where the keys are kept.
+#[derive(Clone, Debug)]
+pub struct Names {
+    /// The authority's Secret.
+    pub authority: String,
+    /// The gate keys' Secret.
+    pub gate: String,
+}
+
+/// Keeps the keys.
+pub struct Keeper {
+    api: Api<Secret>,
+    names: Names,
+    token_life: u64,
+    keys_tx: watch::Sender<Arc<Keys>>,
+}
+
+/// Both Secrets.
+struct Pair {
+    authority: Secret,
+    gate: Secret,
+}
+
+impl Keeper {
+    /// Reads the keys, or makes them. `token_life`: how long a gate token lives at most, in seconds.
+    ///
+    /// # Errors
+    /// See [`SecretError`].
+    pub async fn load(
+        api: Api<Secret>,
+        names: Names,
+        token_life: u64,
+        now: UnixTime,
+    ) -> Result<Arc<Self>, SecretError> {
+        let authority = secrets::authority(&api, &names.authority, now).await?;
+        let gate = secrets::gate(&api, &names.gate).await?;
+        let keys = read(&names, &Pair { authority, gate })?;
+        expires(&keys);
+        Ok(Arc::new(Self { api, names, token_life, keys_tx: watch::Sender::new(Arc::new(keys)) }))
+    }
+
+    /// Where to ask for the keys.
+    #[must_use]
+    pub fn keyring(&self) -> Keyring {
+        Keyring::new(self.keys_tx.subscribe())
+    }
+
+    /// Keeps the keys, for ever.
+    pub async fn run(self: Arc<Self>) {
+        let changes = stream::select(self.changes(&self.names.authority), self.changes(&self.names.gate));
+        let mut changes = std::pin::pin!(changes);
+        loop {
+            let wait = match self.look(clock::now()).await {
+                Ok(due) => Duration::from_secs(due.saturating_sub(clock::now())).clamp(RETRY / 10, LOOK),
+                Err(error) => {
+                    tracing::error!("the keys stay as they are: {error}");
+                    RETRY
+                }
+            };
+            tokio::select! {
+                Some(()) = changes.next() => {}
+                () = clock::pause(wait) => {}
+            }
+        }
+    }
+
+    fn changes(&self, name: &str) -> impl Stream<Item = ()> {
+        watch_object(self.api.clone(), name).default_backoff().map(|change| {
+            if let Err(error) = change {
+                metrics().cluster.watch_restarts.of(Watch::Secrets).inc();
+                tracing::warn!("our Secrets can't be watched: {error}");
+            }
+        })
+    }
+
+    /// Takes on what the Secrets hold.
+    ///
+    /// # Errors
+    /// See [`SecretError`].
+    pub async fn refresh(&self) -> Result<(), SecretError> {
+        self.read().await.map(|_| ())
+    }
+
+    async fn read(&self) -> Result<Pair, SecretError> {
+        let Names { authority, gate } = &self.names;
+        let (authority, gate) =
+            futures::future::try_join(secrets::get(&self.api, authority), secrets::get(&self.api, gate))
+                .await?;
+        let pair = Pair { authority, gate };
+        let found = read(&self.names, &pair)?;
+        self.keys_tx.send_if_modified(|keys| {
+            let changed = !is_same(keys, &found);
+            if changed {
+                tracing::info!("the keys are others now");
+                expires(&found);
+                *keys = Arc::new(found);
+            }
+            changed
+        });
+        Ok(pair)
+    }
+
+    /// Takes on what the Secrets hold, does what is due, and returns when to look again.
+    async fn look(&self, now: UnixTime) -> Result<UnixTime, SecretError> {
+        let Pair { authority, gate } = self.read().await?;
+        let keys = self.keys_tx.borrow().clone();
+        let step = rotation::authority(&keys, Marks::of(&authority), now)?;
+        let authority_due = self.done(authority, step, now).await?;
+        let step = rotation::gate(&keys.gate, Marks::of(&gate), self.token_life, now);
+        let gate_due = self.done(gate, step.ok_or(SecretError::NoRandomness)?, now).await?;
+        Ok(authority_due.min(gate_due))
+    }
+
+    /// Does a step; returns when to look again. What is written here is taken on when the watch tells of it, as by all
+    /// replicas.
+    async fn done(&self, mut secret: Secret, step: Step, now: UnixTime) -> Result<UnixTime, SecretError> {
+        let data = match step {
+            Step::Wait(until) => return Ok(until),
+            Step::Write(data) => data,
+        };
+        secret.data = Some(data);
+        Marks::done(&mut secret, now);
+        if secrets::replace(&self.api, &secret).await? {
+            let name = secret.metadata.name.as_deref().unwrap_or_default();
+            tracing::info!(secret = name, "keys rotated");
+            metrics().cluster.rotations.inc();
+        }
+        Ok(now)
+    }
+}
+
+fn read(names: &Names, pair: &Pair) -> Result<Keys, SecretError> {
+    let unusable = |name: &str| {
+        let name = name.to_owned();
+        move |what| SecretError::Unusable { name, what }
+    };
+    let none = BTreeMap::<String, ByteString>::new();
+    let data = |secret: &Secret| secret.data.clone().unwrap_or_else(|| none.clone());
+    let (authority, path_key) =
+        secrets::read_authority(&data(&pair.authority)).map_err(unusable(&names.authority))?;
+    let gate = secrets::read_gate(&data(&pair.gate)).map_err(unusable(&names.gate))?;
+    Ok(Keys { authority, gate, path_key })
+}
+
+fn is_same(one: &Keys, other: &Keys) -> bool {
+    let all = |keys: &Keys| {
+        let gate = [Some(&keys.gate.current), keys.gate.next.as_ref(), keys.gate.previous.as_ref()];
+        (
+            keys.authority.certificate().clone(),
+            keys.authority.cross_pem(),
+            keys.path_key.clone(),
+            gate.map(|key| key.map(|key| *key.as_bytes())),
+        )
+    };
+    all(one) == all(other)
+}
+
+fn expires(keys: &Keys) {
+    let expiry = i64::try_from(keys.authority.not_after()).unwrap_or(i64::MAX);
+    metrics().cluster.certificate_expiry.of(Certificate::Authority).set(expiry);
+}

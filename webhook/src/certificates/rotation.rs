@@ -1,0 +1,227 @@
+//! When keys are replaced, and by what: decisions over what a Secret holds, with time as an argument. Replicas decide
+//! alike, and the API server lets one of them write (resourceVersion).
+//!
+//! **Authority.** At two thirds of its life, or when an admin asks, the next one takes over at once: its cross
+//! certificate makes all who trust the old one accept it ([`mirrord_certs::succession`]). The old key is thrown away.
+//!
+//! **Gate key.** A token of an unknown key opens nothing, so a key is published first, as `next`, and signs only when
+//! routers (kubelet renews their folder within 90 s) and sidecars have it. The one before stays as long as its tokens may
+//! live.
+//!
+//! An admin asks by `kubectl annotate secret NAME mirrord.dev/rotate=now`; the annotation goes when it is done.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{ByteString, api::core::v1::Secret, jiff::Timestamp};
+use kube::ResourceExt;
+use mirrord_certs::{AuthorityError, GateMaster, UnixTime};
+use mirrord_protocol::DOMAIN;
+
+use super::{
+    keys::{GateKeys, Keys},
+    secrets::{CERTIFICATE, CROSS, GATE, GATE_NEXT, GATE_PREVIOUS, PATH, PREVIOUS, PRIVATE_KEY, entry},
+};
+
+/// How long a gate key is known before it signs, in seconds.
+pub const PUBLISHED: u64 = 300;
+/// How long a gate key signs, in seconds: 30 days.
+pub const GATE_LIFETIME: u64 = 30 * 24 * 3600;
+
+/// What a Secret asks for.
+#[derive(Debug)]
+pub enum Step {
+    /// Nothing before this moment.
+    Wait(UnixTime),
+    /// To hold this from now on.
+    Write(BTreeMap<String, ByteString>),
+}
+
+/// When the last step was done, and whether an admin asks for one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    since: Option<UnixTime>,
+    asked: bool,
+}
+
+fn since_annotation() -> String {
+    format!("{DOMAIN}/rotated")
+}
+
+fn rotate_annotation() -> String {
+    format!("{DOMAIN}/rotate")
+}
+
+impl Marks {
+    /// The marks that a Secret bears.
+    #[must_use]
+    pub fn of(secret: &Secret) -> Self {
+        let annotations = secret.annotations();
+        let since = annotations.get(&since_annotation()).and_then(|text| text.parse::<Timestamp>().ok());
+        Self {
+            since: since.and_then(|since| since.as_second().try_into().ok()),
+            asked: annotations.contains_key(&rotate_annotation()),
+        }
+    }
+
+    /// Marks that a step was done.
+    pub fn done(secret: &mut Secret, now: UnixTime) {
+        let annotations = secret.annotations_mut();
+        annotations.remove(&rotate_annotation());
+        let since = i64::try_from(now).ok().and_then(|now| Timestamp::from_second(now).ok());
+        if let Some(since) = since {
+            annotations.insert(since_annotation(), since.to_string());
+        }
+    }
+}
+
+/// What the authority's Secret asks for.
+///
+/// # Errors
+/// Where no authority can be made.
+pub fn authority(keys: &Keys, marks: Marks, now: UnixTime) -> Result<Step, AuthorityError> {
+    let due = keys.authority.due_at();
+    if now < due && !marks.asked {
+        return Ok(Step::Wait(due));
+    }
+    let next = keys.authority.succeed(now)?;
+    Ok(Step::Write(BTreeMap::from([
+        entry(CERTIFICATE, next.certificate_pem().as_bytes()),
+        entry(PRIVATE_KEY, next.key_pem().as_bytes()),
+        entry(CROSS, next.cross_pem().as_bytes()),
+        entry(PREVIOUS, next.previous_pem().as_bytes()),
+        // It stays, so that no review gets lost between two replicas of which one knows a new path.
+        entry(PATH, keys.path_key.as_bytes()),
+    ])))
+}
+
+/// What the gate's Secret asks for. `token_life`: how long a token lives at most, in seconds. `None` where the system has
+/// no randomness.
+#[must_use]
+pub fn gate(keys: &GateKeys, marks: Marks, token_life: u64, now: UnixTime) -> Option<Step> {
+    let since = marks.since.unwrap_or(now);
+    let GateKeys { current, next, previous } = keys.clone();
+    let (next_due, previous_over) = (since + PUBLISHED, since + token_life);
+    let step = match (next, previous) {
+        (Some(_), _) if now < next_due => Step::Wait(next_due),
+        (Some(next), _) => {
+            Step::Write(gate_entries(&GateKeys { current: next, next: None, previous: Some(current) }))
+        }
+        (None, Some(_)) if now >= previous_over => {
+            Step::Write(gate_entries(&GateKeys { current, next: None, previous: None }))
+        }
+        (None, previous) if marks.asked || now >= since + GATE_LIFETIME => {
+            let next = Some(GateMaster::generate()?);
+            Step::Write(gate_entries(&GateKeys { current, next, previous }))
+        }
+        (None, Some(_)) => Step::Wait(previous_over),
+        (None, None) => Step::Wait(since + GATE_LIFETIME),
+    };
+    Some(match step {
+        // A Secret of before there were marks: time counts from now.
+        Step::Wait(_) if marks.since.is_none() => Step::Write(gate_entries(keys)),
+        step => step,
+    })
+}
+
+fn gate_entries(keys: &GateKeys) -> BTreeMap<String, ByteString> {
+    let others = [(GATE_NEXT, &keys.next), (GATE_PREVIOUS, &keys.previous)];
+    let others = others.into_iter().filter_map(|(name, key)| Some((name, key.as_ref()?)));
+    std::iter::once((GATE, &keys.current))
+        .chain(others)
+        .map(|(name, key)| entry(name, key.as_bytes()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use mirrord_certs::Authority;
+
+    use super::{super::secrets, *};
+
+    const NOW: UnixTime = 1_800_000_000;
+    const TOKEN_LIFE: u64 = 700;
+
+    fn marks(since: UnixTime) -> Marks {
+        Marks { since: Some(since), asked: false }
+    }
+
+    fn keys() -> Keys {
+        Keys::new(Authority::create(NOW).unwrap(), GateMaster::generate().unwrap())
+    }
+
+    fn written(step: Step) -> BTreeMap<String, ByteString> {
+        match step {
+            Step::Write(data) => data,
+            Step::Wait(until) => panic!("waits until {until}"),
+        }
+    }
+
+    fn waits(step: &Step) -> UnixTime {
+        match step {
+            Step::Wait(until) => *until,
+            Step::Write(_) => panic!("writes"),
+        }
+    }
+
+    #[test]
+    fn an_authority_is_replaced_when_it_is_due_or_asked_for_and_keeps_the_path() {
+        let keys = keys();
+        let due = keys.authority.due_at();
+        assert_eq!(waits(&authority(&keys, Marks::default(), due - 1).unwrap()), due);
+        for (marks, now) in [(Marks::default(), due), (Marks { since: None, asked: true }, NOW)] {
+            let data = written(authority(&keys, marks, now).unwrap());
+            let (next, path) = secrets::read_authority(&data).unwrap();
+            assert_ne!(next.certificate(), keys.authority.certificate());
+            assert_eq!(next.previous_pem(), keys.authority.certificate_pem());
+            assert_eq!(path, keys.path_key);
+            assert!(next.due_at() > now + 1000 * 24 * 3600, "and not again at once");
+        }
+    }
+
+    #[test]
+    fn a_gate_key_is_published_before_it_signs_and_kept_while_its_tokens_live() {
+        let first = keys().gate;
+        let bytes = |key: &Option<GateMaster>| key.as_ref().map(|key| *key.as_bytes());
+        let step = |keys: &GateKeys, marks, now| gate(keys, marks, TOKEN_LIFE, now).unwrap();
+        let read = |step| secrets::read_gate(&written(step)).unwrap();
+
+        assert_eq!(waits(&step(&first, marks(NOW), NOW + 1)), NOW + GATE_LIFETIME);
+        let published = read(step(&first, marks(NOW), NOW + GATE_LIFETIME));
+        assert_eq!(published.current.as_bytes(), first.current.as_bytes());
+        assert!(published.next.is_some() && published.previous.is_none());
+
+        assert_eq!(waits(&step(&published, marks(NOW), NOW + PUBLISHED - 1)), NOW + PUBLISHED);
+        let signing = read(step(&published, marks(NOW), NOW + PUBLISHED));
+        assert_eq!(Some(*signing.current.as_bytes()), bytes(&published.next));
+        assert_eq!(bytes(&signing.previous), Some(*first.current.as_bytes()));
+        assert!(signing.next.is_none());
+
+        assert_eq!(waits(&step(&signing, marks(NOW), NOW + TOKEN_LIFE - 1)), NOW + TOKEN_LIFE);
+        let done = read(step(&signing, marks(NOW), NOW + TOKEN_LIFE));
+        assert!(done.previous.is_none() && done.current.as_bytes() == signing.current.as_bytes());
+    }
+
+    #[test]
+    fn an_admin_may_ask_at_any_time_and_a_secret_without_marks_gets_them() {
+        let keys = keys().gate;
+        let asked = Marks { since: Some(NOW), asked: true };
+        let published =
+            secrets::read_gate(&written(gate(&keys, asked, TOKEN_LIFE, NOW + 1).unwrap())).unwrap();
+        assert!(published.next.is_some());
+        // Under way already: once more afterwards.
+        assert_eq!(waits(&gate(&published, asked, TOKEN_LIFE, NOW + 1).unwrap()), NOW + PUBLISHED);
+        let unmarked = secrets::read_gate(&written(gate(&keys, Marks::default(), TOKEN_LIFE, NOW).unwrap()));
+        assert_eq!(unmarked.unwrap().current.as_bytes(), keys.current.as_bytes());
+    }
+
+    #[test]
+    fn marks_are_read_as_they_were_written() {
+        let mut secret = Secret::default();
+        assert_eq!(Marks::of(&secret), Marks::default());
+        secret.annotations_mut().insert("mirrord.dev/rotate".into(), "now".into());
+        assert!(Marks::of(&secret).asked);
+        Marks::done(&mut secret, NOW);
+        assert_eq!(Marks::of(&secret), marks(NOW));
+        assert_eq!(secret.annotations()["mirrord.dev/rotated"], "2027-01-15T08:00:00Z");
+    }
+}
