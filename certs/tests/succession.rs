@@ -7,7 +7,7 @@ use mirrord_certs::{
     succession::{OVERLAP, PREDECESSORS},
     verify,
 };
-use mirrord_protocol::route::RouteId;
+use mirrord_protocol::{ALPN, ALPN_BOOT, route::RouteId};
 use mirrord_recorded::releases;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde_json::Value;
@@ -55,8 +55,10 @@ fn who_trusts_one_of_the_last_authorities_accepts_the_present_one() {
     let (present, past) = line.split_last().unwrap();
     let (forgotten, remembered) = past.split_first().unwrap();
     for trusted in remembered {
-        let _ = session(trusted.certificate_pem(), present).worked();
-        let _ = boot(trusted, present).worked();
+        let (client, _) = session(trusted.certificate_pem(), present).worked();
+        let (caller, sidecar) = boot(trusted, present).worked();
+        assert_eq!((&*client.alpn, &*caller.alpn), (ALPN, ALPN_BOOT));
+        assert_ne!(client.peer, sidecar.peer);
         let identity = present.control_plane(now()).unwrap();
         assert!(verify::admits_control_plane([trusted.certificate().clone()], &identity, now()));
     }

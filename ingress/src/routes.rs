@@ -15,7 +15,7 @@ use mirrord_protocol::route::RouteId;
 /// How long flows outlive their route.
 pub const GRACE: Duration = Duration::from_secs(10);
 /// How far our clock may be ahead of the control plane's, in seconds.
-pub const SKEW: u64 = 60;
+pub const SKEW: u64 = 360;
 
 /// The routes that one Session grants.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -96,6 +96,10 @@ pub struct Announce {
     pub revision: u64,
     /// All of them, ≤ [`crate::limits::SESSIONS`].
     pub sessions: Vec<Announcement>,
+    /// The control plane's clock, in seconds since 1970: what its moments are compared with where the sidecar's clock shows
+    /// another time. 0 where it doesn't say.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub now: u64,
 }
 
 /// One session that the sidecar is to serve.

@@ -136,7 +136,7 @@ fn announce(twin: &Twin, call: Announce) -> Result<(), Failure> {
         return Err(Failure::new(FailureCode::NotGranted, libc::EACCES, "nothing is installed yet"));
     }
     let revision = call.revision;
-    let next = twin.sessions.borrow().announced(call);
+    let next = twin.sessions.borrow().announced(call, clock::now());
     let next = next.map_err(|error| Failure::new(FailureCode::Malformed, libc::EINVAL, error.to_string()))?;
     let Some(next) = next else {
         tracing::info!(revision, "an older announcement is ignored");

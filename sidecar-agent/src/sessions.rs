@@ -1,8 +1,8 @@
 //! Which sessions this sidecar serves, and what each may do now: a pure state, with time as an argument.
 //!
 //! The control plane announces the *full* set with a revision; an older one than the last is ignored, so two
-//! replicas that announce at once can't bring a deleted session back. Expiry is judged by this clock, with
-//! [`SKEW`] allowed for clocks that differ.
+//! replicas that announce at once can't bring a deleted session back. Expiry is judged by this clock, corrected by what
+//! the control plane's shows when it announces; [`SKEW`] is allowed for what that leaves.
 
 use std::collections::HashMap;
 
@@ -14,8 +14,10 @@ use mirrord_protocol::{
 };
 use thiserror::Error;
 
-/// How far the control plane's clock and ours may differ, in seconds.
+/// How far the control plane's clock and ours may differ beyond what is corrected, in seconds.
 pub(crate) const SKEW: u64 = 60;
+/// Corrections are multiples of this, in seconds: what comes of a call's delay or another replica's clock changes nothing.
+const STEP: i64 = 30;
 
 /// What one session may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,13 +27,15 @@ pub(crate) struct Grant {
     /// 0 where there is none.
     pub(crate) deadline: UnixTime,
     pub(crate) creator: String,
+    /// How far our clock is ahead of the one that these moments are of, in seconds.
+    pub(crate) ahead: i64,
 }
 
 impl Grant {
-    /// Until when it counts, skew included.
+    /// Until when it counts by our clock, skew included.
     pub(crate) fn until(&self) -> UnixTime {
         let deadline = if self.deadline == 0 { UnixTime::MAX } else { self.deadline };
-        self.expires_at.min(deadline).saturating_add(SKEW)
+        self.expires_at.min(deadline).saturating_add_signed(self.ahead).saturating_add(SKEW)
     }
 
     /// Whether it counts.
@@ -63,14 +67,15 @@ impl Sessions {
     }
 
     /// The set after an announcement; `None` where it is older than the last one.
-    pub(crate) fn announced(&self, announce: Announce) -> Result<Option<Self>, AnnounceError> {
+    pub(crate) fn announced(&self, announce: Announce, now: UnixTime) -> Result<Option<Self>, AnnounceError> {
         if announce.sessions.len() > SESSIONS {
             return Err(AnnounceError::TooMany(announce.sessions.len()));
         }
         if announce.revision < self.revision {
             return Ok(None);
         }
-        let grants = announce.sessions.into_iter().map(grant).collect::<Result<_, _>>()?;
+        let ahead = ahead(announce.now, now);
+        let grants = announce.sessions.into_iter().map(|it| grant(it, ahead)).collect::<Result<_, _>>()?;
         Ok(Some(Self { revision: announce.revision, grants }))
     }
 
@@ -95,12 +100,21 @@ impl Sessions {
     }
 }
 
-fn grant(announcement: Announcement) -> Result<(KeyHash, Grant), AnnounceError> {
+/// How far our clock is ahead of one that showed `theirs` when ours showed `now`; 0 where it wasn't told.
+fn ahead(theirs: UnixTime, now: UnixTime) -> i64 {
+    if theirs == 0 {
+        return 0;
+    }
+    let ahead = i64::try_from(i128::from(now) - i128::from(theirs)).unwrap_or(0);
+    (ahead.saturating_add(STEP / 2)).div_euclid(STEP) * STEP
+}
+
+fn grant(announcement: Announcement, ahead: i64) -> Result<(KeyHash, Grant), AnnounceError> {
     let Announcement { key_hash, features, expires_at, deadline, creator } = announcement;
     let key =
         <[u8; KEY_HASH_BYTES]>::try_from(key_hash).map_err(|other| AnnounceError::KeyHash(other.len()))?;
     let features = features.into_iter().filter(|feature| *feature != Feature::Unknown).collect();
-    Ok((KeyHash(key), Grant { features, expires_at, deadline, creator }))
+    Ok((KeyHash(key), Grant { features, expires_at, deadline, creator, ahead }))
 }
 
 #[cfg(test)]
@@ -115,11 +129,11 @@ mod tests {
     }
 
     fn announce(revision: u64, sessions: Vec<Announcement>) -> Announce {
-        Announce { revision, sessions }
+        Announce { revision, sessions, now: 0 }
     }
 
     fn with(revision: u64, sessions: Vec<Announcement>) -> Sessions {
-        Sessions::default().announced(announce(revision, sessions)).expect("valid").expect("newer")
+        Sessions::default().announced(announce(revision, sessions), 0).expect("valid").expect("newer")
     }
 
     #[test]
@@ -127,7 +141,7 @@ mod tests {
         let other = KeyHash([2; KEY_HASH_BYTES]);
         let first = with(5, vec![announcement(KEY, &[Feature::Env], 100)]);
         let next = announce(6, vec![announcement(other, &[], 100)]);
-        let second = first.announced(next).expect("valid").expect("newer");
+        let second = first.announced(next, 0).expect("valid").expect("newer");
         assert!(second.grant(KEY).is_none() && second.grant(other).is_some());
         assert_eq!(second.len(), 1);
     }
@@ -136,10 +150,10 @@ mod tests {
     fn an_older_revision_cannot_bring_a_session_back() {
         let gone = with(5, vec![]);
         let old = announce(4, vec![announcement(KEY, &[Feature::Env], 100)]);
-        assert_eq!(gone.announced(old.clone()), Ok(None));
-        assert_eq!(Sessions::after(5).announced(old), Ok(None), "not by a later worker either");
+        assert_eq!(gone.announced(old.clone(), 0), Ok(None));
+        assert_eq!(Sessions::after(5).announced(old, 0), Ok(None), "not by a later worker either");
         let same = announce(5, vec![announcement(KEY, &[Feature::Env], 100)]);
-        assert!(gone.announced(same).expect("valid").is_some(), "the other replica says the same");
+        assert!(gone.announced(same, 0).expect("valid").is_some(), "the other replica says the same");
     }
 
     #[test]
@@ -156,6 +170,22 @@ mod tests {
     }
 
     #[test]
+    fn a_session_lasts_as_long_whatever_our_clock_shows() {
+        // Announced at 1,000 by the control plane's clock, until 1,300.
+        let announced = |ours: UnixTime| {
+            let announce = Announce { now: 1_000, ..announce(1, vec![announcement(KEY, &[], 1_300)]) };
+            let sessions = Sessions::default().announced(announce, ours).expect("valid").expect("newer");
+            sessions.grant(KEY).expect("announced").until() - ours
+        };
+        assert_eq!((announced(1_000), announced(1_300), announced(700)), (360, 360, 360));
+        // What is no difference of clocks changes nothing.
+        assert_eq!((announced(1_014), announced(986)), (346, 374));
+        assert_eq!(ahead(1_000, 1_014), 0);
+        assert_eq!((ahead(u64::MAX, 0), ahead(1, u64::MAX)), (0, 0), "no clock");
+        assert_eq!(ahead(0, 5_000), 0, "an older control plane doesn't say");
+    }
+
+    #[test]
     fn features_of_other_releases_are_never_granted() {
         let sessions = with(1, vec![announcement(KEY, &[Feature::Unknown, Feature::Files], 100)]);
         assert_eq!(sessions.grant(KEY).expect("announced").features, [Feature::Files]);
@@ -164,10 +194,13 @@ mod tests {
     #[test]
     fn senseless_sets_change_nothing() {
         let short = Announcement { key_hash: vec![1; 31], ..announcement(KEY, &[], 1) };
-        assert_eq!(Sessions::default().announced(announce(1, vec![short])), Err(AnnounceError::KeyHash(31)));
+        assert_eq!(
+            Sessions::default().announced(announce(1, vec![short]), 0),
+            Err(AnnounceError::KeyHash(31))
+        );
         let many = vec![announcement(KEY, &[], 1); SESSIONS + 1];
         assert_eq!(
-            Sessions::default().announced(announce(1, many)),
+            Sessions::default().announced(announce(1, many), 0),
             Err(AnnounceError::TooMany(SESSIONS + 1))
         );
     }

@@ -38,6 +38,34 @@ fn decode(base64: &str) -> Option<Vec<u8>> {
     CertificateDer::from_pem_slice(pem.as_bytes()).ok().map(|der| der.to_vec())
 }
 
+/// Whether who trusts these authorities accepts what the `present` ones issue: it is one of them, or was signed by one,
+/// or by one whom they signed, as the certificates of the configuration's bundle show (RFC 5280 §3.2).
+#[must_use]
+pub fn knows(trusted: &[Vec<u8>], present: &[Vec<u8>], bundle: &[Vec<u8>]) -> bool {
+    if trusted.iter().any(|one| present.contains(one)) {
+        return true;
+    }
+    let (mut known, mut others, present) = (parsed(trusted), parsed(bundle), parsed(present));
+    // Each round finds whom those that are known vouch for.
+    loop {
+        let (found, rest): (Vec<_>, Vec<_>) =
+            others.into_iter().partition(|one| known.iter().any(|by| vouches(by, one)));
+        if found.is_empty() {
+            return known.iter().any(|one| present.iter().any(|it| it.public_key() == one.public_key()));
+        }
+        known.extend(found);
+        others = rest;
+    }
+}
+
+fn parsed(all: &[Vec<u8>]) -> Vec<X509Certificate<'_>> {
+    all.iter().filter_map(|der| X509Certificate::from_der(der).ok()).map(|(_, parsed)| parsed).collect()
+}
+
+fn vouches(by: &X509Certificate<'_>, for_whom: &X509Certificate<'_>) -> bool {
+    for_whom.issuer() == by.subject() && for_whom.verify_signature(Some(by.public_key())).is_ok()
+}
+
 /// How long the authorities of a configuration still live. `now`: seconds since 1970.
 #[must_use]
 pub fn lifetime(place: &str, authorities: &[Vec<u8>], now: i64) -> Finding {
@@ -88,6 +116,20 @@ mod tests {
         ]}});
         assert_eq!(of_pod(&serde_json::from_value(pod).unwrap()), bundle);
         assert_eq!(of_pem(b"nonsense"), None);
+    }
+
+    #[test]
+    fn an_authority_that_took_over_is_known_to_who_trusts_the_ones_before() {
+        let first = Authority::create(NOW).unwrap();
+        let third = first.succeed(NOW).unwrap().succeed(NOW).unwrap();
+        let of = |authority: &Authority| vec![authority.certificate().to_vec()];
+        let bundle = of_pem((third.trusted_pem(NOW) + &third.cross_pem()).as_bytes()).unwrap();
+        assert!(knows(&of(&first), &of(&third), &bundle));
+        assert!(knows(&of(&third), &of(&third), &[]), "without any bundle");
+        let stranger = Authority::create(NOW).unwrap();
+        assert!(!knows(&of(&stranger), &of(&third), &bundle));
+        assert!(!knows(&of(&first), &of(&third), &of(&third)), "nobody vouches");
+        assert!(!knows(&[], &of(&third), &bundle) && !knows(&[b"no".to_vec()], &of(&third), &bundle));
     }
 
     #[test]

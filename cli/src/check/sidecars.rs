@@ -72,9 +72,7 @@ fn state(pod: &Pod, current: Option<&Current>) -> State {
     }
     let Some(current) = current else { return State::Fresh };
     let trusted = authority::of_pod(pod);
-    if !current.authorities.is_empty()
-        && !current.authorities.iter().any(|authority| trusted.contains(authority))
-    {
+    if !current.authorities.is_empty() && !authority::knows(&trusted, &current.authorities, &current.bundle) {
         State::Untrusting
     } else if current.agent_image.is_some() && agent_image(pod) != current.agent_image {
         State::Old
@@ -141,7 +139,7 @@ mod tests {
         let object = json!({ "metadata": { "name": "app", "namespace": "shop" }, "spec": {} });
         let workload = Workload::new(TargetKind::Deployment, object).unwrap();
         let authorities = authority::of_pod(&pod("now", |_| ()));
-        let current = Current { agent_image: Some("agent:2".to_owned()), authorities };
+        let current = Current { agent_image: Some("agent:2".to_owned()), authorities, bundle: Vec::new() };
         check(pods, &[&workload], Some(&current))
     }
 

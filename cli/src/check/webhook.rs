@@ -36,6 +36,8 @@ pub struct Current {
     pub agent_image: Option<String>,
     /// The authorities that sidecars get.
     pub authorities: Vec<Vec<u8>>,
+    /// What stands in caBundle: by it, older authorities vouch for later ones.
+    pub bundle: Vec<Vec<u8>>,
 }
 
 /// Judges what is stored. `now`: seconds since 1970.
@@ -177,10 +179,14 @@ pub fn canary(found: &Found, namespace: &str, answer: &Answer) -> (Finding, Opti
 }
 
 fn judge_current(found: &Found, place: String, pod: &Pod) -> (Finding, Option<Current>) {
-    let current = Current { agent_image: injection::agent_image(pod), authorities: authority::of_pod(pod) };
     let entry = found.configuration().and_then(|it| it.webhooks.iter().flatten().next());
-    let trusted = entry.and_then(bundle);
-    let agree = trusted.is_none_or(|trusted| current.authorities.iter().any(|it| trusted.contains(it)));
+    let current = Current {
+        agent_image: injection::agent_image(pod),
+        authorities: authority::of_pod(pod),
+        bundle: entry.and_then(bundle).unwrap_or_default(),
+    };
+    let Current { authorities, bundle, .. } = &current;
+    let agree = bundle.is_empty() || authorities.iter().any(|it| bundle.contains(it));
     let finding = if agree {
         let image = current.agent_image.as_deref().unwrap_or("unknown");
         Topic::Webhook.ok(place, format!("the API server reaches the webhook, which injects {image}"))

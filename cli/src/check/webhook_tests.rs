@@ -96,7 +96,8 @@ fn the_canary_says_what_injection_does_now() {
     let (finding, current) = canary(&configured(Some(&authority), |_| ()), "default", &injected(&authority));
     assert_eq!(finding.severity, Severity::Ok);
     let authorities = vec![authority.certificate().to_vec()];
-    assert_eq!(current, Some(Current { agent_image: Some("agent:1".to_owned()), authorities }));
+    let bundle = authorities.clone();
+    assert_eq!(current, Some(Current { agent_image: Some("agent:1".to_owned()), authorities, bundle }));
 }
 
 #[test]

@@ -75,7 +75,7 @@ impl Keeper {
     ) -> (Self, Link, Stop) {
         let (state, receiver) = watch::channel(State::Up(Arc::new(tunnel)));
         let (stop_tx, stop) = mpsc::channel(1);
-        let renew_at = Instant::now() + renew_in(status.expires_at, unix_time());
+        let renew_at = Instant::now() + renew_in(&status, unix_time());
         let renewed = unix_time();
         let keeper = Self { lease, dialler, status, state, stop, renew_at, renewed };
         (keeper, Link::new(receiver), Stop(stop_tx))
@@ -200,14 +200,20 @@ impl Keeper {
         // Any other number than before: the time, unless it stands still.
         self.renewed = unix_time().max(self.renewed + 1);
         self.status = self.lease.renew(self.renewed).await?;
-        self.renew_at = Instant::now() + renew_in(self.status.expires_at, unix_time());
+        self.renew_at = Instant::now() + renew_in(&self.status, unix_time());
         Ok(())
     }
 }
 
 /// When to renew: at half of what is left, so that one failure leaves time for others; not in a loop.
-fn renew_in(expires_at: u64, now: u64) -> Duration {
-    Duration::from_secs((expires_at.saturating_sub(now) / 2).clamp(5, 3600))
+/// When to renew after an answer: at half time, whatever our clock shows.
+fn renew_in(status: &SessionStatus, now: u64) -> Duration {
+    let lives = match status.expires_in {
+        // An older control plane's: its moment, by our clock.
+        0 => status.expires_at.saturating_sub(now),
+        lives => u64::from(lives),
+    };
+    Duration::from_secs((lives / 2).clamp(5, 3600))
 }
 
 fn unix_time() -> u64 {
@@ -220,9 +226,22 @@ mod tests {
 
     #[test]
     fn a_session_is_renewed_at_half_time_and_never_in_a_loop() {
+        let of = renew_in;
+        let renew_in = |expires_at, now| {
+            let status = SessionStatus { expires_at, ..SessionStatus::default() };
+            of(&status, now)
+        };
         assert_eq!(renew_in(1_300, 1_000), Duration::from_secs(150));
         assert_eq!(renew_in(1_000, 1_000), Duration::from_secs(5));
         assert_eq!(renew_in(900, 1_000), Duration::from_secs(5));
         assert_eq!(renew_in(u64::MAX, 0), Duration::from_secs(3600));
+    }
+
+    #[test]
+    fn a_clock_that_is_minutes_off_changes_nothing() {
+        let status = SessionStatus { expires_at: 1_300, expires_in: 300, ..SessionStatus::default() };
+        for now in [700, 1_000, 1_300] {
+            assert_eq!(renew_in(&status, now), Duration::from_secs(150));
+        }
     }
 }

@@ -81,6 +81,10 @@ pub struct SessionStatus {
     pub certificate_authorities: String,
     /// Seconds since 1970 at which it is suspended unless renewed.
     pub expires_at: u64,
+    /// How long it lives from this answer on unless renewed, in seconds, for clients whose clock shows another time; 0 where
+    /// an older control plane answered.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub expires_in: u32,
     /// Seconds since 1970 at which it ends for good.
     pub deadline: u64,
     /// Only in answers to dry runs without a target.

@@ -191,7 +191,14 @@ fn boot() -> Vec<Sample> {
             Reply::Ok(Enrolled { csr: vec![0x30, 3], installed: true, view: View::Live, version: 2 }),
         ),
         sample("boot.install", Call::Install(install)),
-        sample("boot.announce", Call::Announce(Announce { revision: 12345, sessions: vec![announcement] })),
+        sample(
+            "boot.announce",
+            Call::Announce(Announce { revision: 12345, sessions: vec![announcement.clone()], now: 0 }),
+        ),
+        sample(
+            "boot.announce.now",
+            Call::Announce(Announce { revision: 12345, sessions: vec![announcement], now: 1_800_000_000 }),
+        ),
         sample("boot.done", Reply::Ok(Done {})),
         sample("boot.report", Call::Report {}),
         sample("boot.reported", Reply::Ok(report)),

@@ -190,6 +190,18 @@ async fn a_key_that_was_not_announced_is_turned_away() {
 }
 
 #[tokio::test]
+async fn a_session_is_served_though_the_control_planes_clock_is_minutes_off() {
+    for clock in [now() - 300, now() + 300] {
+        let sidecar = Sidecar::start(&[]);
+        let (key, control_plane) = (key(), sidecar.booted_at(clock).await);
+        // Behind, it would be over already by the sidecar's clock.
+        control_plane.announce_at(1, &[(&key, &[Feature::Env])], clock).await;
+        let mut session = sidecar.session(&key, &[Feature::Env]).await;
+        assert_eq!(session.rights().await.features, [Feature::Env]);
+    }
+}
+
+#[tokio::test]
 async fn a_deleted_session_ends_with_its_reason_and_stays_away() {
     let sidecar = Sidecar::start(&[]);
     let control_plane = sidecar.booted().await;
@@ -230,7 +242,7 @@ async fn only_the_control_plane_of_its_authority_may_boot_it() {
     let stranger = Authority::create(now()).expect("created");
     // TLS 1.3 lets a client finish before the server has judged its certificate: the first word fails then.
     if let Ok(control_plane) = sidecar.call(&stranger).await {
-        let call = Call::Announce(Announce { revision: 1, sessions: Vec::new() });
+        let call = Call::Announce(Announce { revision: 1, sessions: Vec::new(), now: 0 });
         let said = tokio::spawn(async move { control_plane.say(call).await });
         assert!(within(said).await.is_err(), "the connection is lost");
     }

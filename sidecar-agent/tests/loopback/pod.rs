@@ -169,7 +169,7 @@ async fn a_session_that_nobody_renews_ends_as_expired() {
         creator: "ada".into(),
     };
     let sessions = vec![announcement];
-    control_plane.say(Call::Announce(Announce { revision: 1, sessions })).await.expect("announced");
+    control_plane.say(Call::Announce(Announce { revision: 1, sessions, now: 0 })).await.expect("announced");
     // No control plane ever comes back to end it: the sidecar's own clock does.
     drop(control_plane);
     let session = sidecar.session(&key, &[Feature::Env]).await;

@@ -129,7 +129,16 @@ impl Sidecar {
 
     /// Dials the boot channel as the control plane of an authority.
     pub(crate) async fn call(&self, authority: &Authority) -> Result<ControlPlane, ConnectionError> {
-        let identity = authority.control_plane(now()).expect("issued");
+        self.call_at(authority, now()).await
+    }
+
+    /// As [`Self::call`], by another clock.
+    pub(crate) async fn call_at(
+        &self,
+        authority: &Authority,
+        clock: u64,
+    ) -> Result<ControlPlane, ConnectionError> {
+        let identity = authority.control_plane(clock).expect("issued");
         let tls = verify::boot_client(&identity).expect("configured");
         let config = setup::client(tls, Purpose::Boot, self.route, None).expect("configured");
         let (endpoint, connection) = dial(config, self.address, "sidecar").await?;
@@ -138,10 +147,15 @@ impl Sidecar {
 
     /// A control plane that has installed all that the agent needs.
     pub(crate) async fn booted(&self) -> ControlPlane {
-        let control_plane = self.call(&self.authority).await.expect("connected");
+        self.booted_at(now()).await
+    }
+
+    /// As [`Self::booted`], by another clock.
+    pub(crate) async fn booted_at(&self, clock: u64) -> ControlPlane {
+        let control_plane = self.call_at(&self.authority, clock).await.expect("connected");
         let (enrolled, token) = control_plane.enroll().await.expect("enrolled");
         assert_eq!(token, b"the token");
-        let leaf = self.authority.sidecar(&enrolled.csr, self.route, now(), 3600 * 24).expect("issued");
+        let leaf = self.authority.sidecar(&enrolled.csr, self.route, clock, 3600 * 24).expect("issued");
         let install = Install {
             chain: vec![ByteBuf::from(leaf.to_vec())],
             reset_key: vec![7; 32],
@@ -228,15 +242,25 @@ impl ControlPlane {
     }
 
     pub(crate) async fn announce(&self, revision: u64, sessions: &[(&SelfSigned, &[Feature])]) {
+        self.announce_at(revision, sessions, now()).await;
+    }
+
+    /// As [`Self::announce`], by another clock.
+    pub(crate) async fn announce_at(
+        &self,
+        revision: u64,
+        sessions: &[(&SelfSigned, &[Feature])],
+        clock: u64,
+    ) {
         let announcement = |(key, features): &(&SelfSigned, &[Feature])| Announcement {
             key_hash: key.key_hash().0.to_vec(),
             features: features.to_vec(),
-            expires_at: now() + 300,
+            expires_at: clock + 100,
             deadline: 0,
             creator: "ada".into(),
         };
         let sessions = sessions.iter().map(announcement).collect();
-        self.say(Call::Announce(Announce { revision, sessions })).await.expect("announced");
+        self.say(Call::Announce(Announce { revision, sessions, now: clock })).await.expect("announced");
     }
 }
 

@@ -158,7 +158,8 @@ impl Tending {
         // Told or not, the sidecar may know them from here on.
         let last = order.sessions.iter().map(|session| session.expires_at).max().unwrap_or(0);
         self.told_until = self.told_until.max(last);
-        let call = Call::Announce(Announce { revision: order.revision, sessions: order.sessions.to_vec() });
+        let (revision, sessions) = (order.revision, order.sessions.to_vec());
+        let call = Call::Announce(Announce { revision, sessions, now: clock::now() });
         match channel.call::<Done>(&call).await {
             Ok(_) => {}
             // It lost what was installed: once more, from the beginning.

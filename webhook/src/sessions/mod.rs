@@ -214,6 +214,7 @@ impl Sessions {
             ingress: ingress.to_string(),
             certificate_authorities: keys.authority.trusted_pem(now),
             expires_at,
+            expires_in: u32::try_from(expires_at.saturating_sub(now)).unwrap_or(u32::MAX),
             targets: Vec::new(),
             ..status
         })

@@ -1,0 +1,133 @@
+//! The installation's keys are replaced beneath pods that were injected before, a workload at work and a developer who uses it.
+//! This concerns everybody, so it is a program of its own.
+#![forbid(unsafe_code)]
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use mirrord_e2e::{
+    cluster::cluster, developer::Developer, namespace::USUAL, outage, run::until, scene::Scene,
+};
+use serde_json::Value;
+
+/// Nothing here takes longer, but where a slow kubelet is waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// A kubelet that is not hurried looks at a pod's Secrets once a minute, and a half more by chance.
+const KUBELET: Duration = Duration::from_secs(100);
+
+fn secret(name: &str) -> Value {
+    cluster().get(&["secret", name, "--namespace", "mirrord"])
+}
+
+fn annotate(secret: &str, annotation: &str) {
+    cluster().run(&["annotate", "secret", secret, annotation, "--overwrite", "--namespace", "mirrord"]);
+}
+
+/// Waits until a Secret that an admin wants rotated holds something else under a key, and gives both values.
+fn rotated(name: &str, key: &str) -> (Value, Value) {
+    let before = secret(name)["data"][key].clone();
+    annotate(name, "mirrord.dev/rotate=now");
+    let after = until(PATIENCE, "another key", || {
+        let now = secret(name);
+        let done = now["metadata"]["annotations"].get("mirrord.dev/rotate").is_none();
+        (done && now["data"][key] != before).then(|| now["data"][key].clone())
+    });
+    (before, after)
+}
+
+/// Authorities on the command lines of a namespace's sidecars, by app.
+fn trusted(namespace: &str) -> BTreeMap<String, String> {
+    let pods = cluster().get(&["pods", "--namespace", namespace]);
+    let trusted = pods["items"].as_array().unwrap().iter().filter_map(|pod| {
+        let containers = pod["spec"]["initContainers"].as_array()?;
+        let command = containers.iter().find(|it| it["name"] == "mirrord")?["command"].as_array()?;
+        let at = command.iter().position(|word| word == "--ca")?;
+        let app = pod["metadata"]["labels"]["app"].as_str()?;
+        Some((app.to_owned(), command[at + 1].as_str()?.to_owned()))
+    });
+    trusted.collect()
+}
+
+/// How many of the routers' folders hold a key of this name, as kubelet has put it there.
+fn folders_with(key: &str) -> usize {
+    let find =
+        format!("ls /var/lib/kubelet/pods/*/volumes/kubernetes.io~projected/gate/{key} 2>/dev/null || :");
+    cluster().on_node(&["sh", "-c", &find]).text().lines().count()
+}
+
+fn works(scene: &Scene, workload: &str) {
+    // Nothing of another session's is used.
+    let developer = Developer::new(scene.namespace.name());
+    let read = developer.exec(workload, ["cat", "/var/lib/checkout/private"]).succeeded();
+    assert_eq!(read.text(), "only for 4321\n");
+}
+
+#[test]
+fn new_keys_are_taken_on_by_all_and_sessions_and_old_pods_go_on() {
+    if !cluster().has_node("looking into the routers' folders") {
+        return;
+    }
+    let scene = Scene::begin("rotation");
+    let namespace = &scene.namespace;
+
+    let (old, new) = rotated("mirrord-ca", "tls.crt");
+    until(PATIENCE, "the webhook configuration to carry the new authority", || {
+        let configuration = cluster().get(&["mutatingwebhookconfiguration", "mirrord"]);
+        let mut entries = configuration["webhooks"].as_array().unwrap().iter();
+        let certificate = new.as_str().unwrap().trim_end_matches('=');
+        let starts = |entry: &Value| {
+            entry["clientConfig"]["caBundle"]
+                .as_str()
+                .is_some_and(|it| it.starts_with(&certificate[..certificate.len() - 4]))
+        };
+        entries.all(starts).then_some(())
+    });
+    assert_eq!(secret("mirrord-ca")["data"]["previous.crt"], old);
+    scene.program.goes_on();
+    works(&scene, "deployment/app");
+    namespace.deploy("later", |_| ());
+    namespace.allow("deployment.later", &USUAL);
+    let trusted = trusted(namespace.name());
+    assert_ne!(trusted["app"], trusted["later"], "a new pod trusts the new authority");
+    works(&scene, "deployment/later");
+
+    // Who starts now has never seen the old key.
+    outage::kill("webhook");
+    outage::until_asked();
+    works(&scene, "deployment/app");
+    works(&scene, "deployment/later");
+
+    let (current, next) = {
+        let before = secret("mirrord-gate")["data"]["current"].clone();
+        (before, rotated("mirrord-gate", "next").1)
+    };
+    assert_eq!(secret("mirrord-gate")["data"]["current"], current, "it doesn't sign before it is known");
+    works(&scene, "deployment/app");
+    until(KUBELET, "both routers to have the next key", || (folders_with("next") == 2).then_some(()));
+    // As if it had been there for an hour.
+    let hour_ago = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() - 3600;
+    annotate("mirrord-gate", &format!("mirrord.dev/rotated={}", rfc3339(hour_ago)));
+    until(PATIENCE, "the next key to sign", || {
+        let data = &secret("mirrord-gate")["data"];
+        (data["current"] == next && data["previous"] == current).then_some(())
+    });
+    scene.program.goes_on();
+    works(&scene, "deployment/app");
+    works(&scene, "deployment/later");
+
+    assert_eq!(scene.program.failures(), [""; 0], "a session that stands notices nothing");
+    scene.pod_was_left_alone();
+    scene.service_lost_nothing();
+    scene.program.saw_nothing_wrong();
+}
+
+/// A moment as Kubernetes writes it.
+fn rfc3339(seconds: u64) -> String {
+    let date = std::process::Command::new("date")
+        .args(["--utc", "--date", &format!("@{seconds}"), "+%Y-%m-%dT%H:%M:%SZ"])
+        .output()
+        .unwrap();
+    String::from_utf8(date.stdout).unwrap().trim().to_owned()
+}
