@@ -10,6 +10,7 @@
 //! | [`exit`] | exit codes, and how an error is told |
 //! | [`kubernetes`] | the API server, as the user's kubeconfig reaches it |
 //! | [`layer_file`] | where the preload library is |
+//! | [`nearest`] | what a mistyped word may have meant |
 //! | [`program`] | which program a command means, and whether mirrord can run it |
 //! | [`progress`] | lines on stderr |
 //! | [`proxy`] | the lingering process: session, tunnel, doors |
@@ -25,6 +26,7 @@ pub mod environment;
 pub mod exit;
 pub mod kubernetes;
 pub mod layer_file;
+pub mod nearest;
 pub mod program;
 pub mod progress;
 pub mod proxy;

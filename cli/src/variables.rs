@@ -1,6 +1,9 @@
 //! The variables that mirrord itself listens to: one table, for the reference and for what looks like a slip.
 
-use crate::progress::Progress;
+use crate::{
+    nearest::{ALMOST_CERTAIN, nearest},
+    progress::Progress,
+};
 
 /// What all of them begin with.
 const PREFIX: &str = "MIRRORD_";
@@ -25,9 +28,6 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("MIRRORD_LOG", "Filter of the proxy's log, as in `mirrord=debug`."),
 ];
 
-/// How alike names must be to be taken for a slip, from 0 to 1.
-const ALIKE: f64 = 0.7;
-
 /// Warns of variables that are set, unknown, and much like a known one. Others are other programs'.
 pub fn warn_of_slips(progress: &Progress) {
     for (name, _) in std::env::vars_os() {
@@ -40,10 +40,9 @@ pub fn warn_of_slips(progress: &Progress) {
 /// The variable that was meant.
 fn slip(name: &str) -> Option<&'static str> {
     let rest = name.strip_prefix(PREFIX)?;
-    let likeness = |known: &str| strsim::normalized_damerau_levenshtein(rest, &known[PREFIX.len()..]);
-    let known = VARIABLES.iter().map(|(known, _)| *known);
-    let nearest = known.max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
-    (nearest != name && likeness(nearest) >= ALIKE).then_some(nearest)
+    let without_prefix = VARIABLES.iter().map(|(known, _)| &known[PREFIX.len()..]);
+    let meant = nearest(rest, without_prefix, ALMOST_CERTAIN).filter(|meant| *meant != rest)?;
+    VARIABLES.iter().map(|(known, _)| *known).find(|known| known[PREFIX.len()..] == *meant)
 }
 
 #[cfg(test)]

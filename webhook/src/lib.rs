@@ -10,7 +10,6 @@
 //! | [`limit_ranges`] | what injection knows of namespaces |
 //! | [`events`] | what `kubectl describe` tells about sessions |
 //! | [`metrics`] | all that is counted |
-//! | [`rights`] | what all of this needs in RBAC |
 //! | [`self_test`] | what `helm test` runs |
 //! | [`control_plane`], [`settings`] | how the parts are put together |
 #![forbid(unsafe_code)]
@@ -23,7 +22,6 @@ pub mod events;
 pub mod injection;
 pub mod limit_ranges;
 pub mod metrics;
-pub mod rights;
 pub mod self_test;
 pub mod server;
 pub mod sessions;

@@ -12,6 +12,7 @@ use super::{
     found::Rights,
     workload::Workload,
 };
+use crate::nearest::{LIKELY, nearest};
 
 pub(super) const WORKLOADS: &str = "workloads";
 pub(super) const SESSIONS: &str = "sessions";
@@ -19,8 +20,6 @@ const ALL: &str = "*";
 const RESOURCES: [&str; 2] = [WORKLOADS, SESSIONS];
 const SESSION_VERBS: [&str; 8] =
     ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
-/// From where on two words are near.
-const SIMILAR: f64 = 0.8;
 
 /// A rule and where it stands.
 struct Place<'a> {
@@ -182,9 +181,9 @@ fn wrong_verbs(place: &Place<'_>) -> Option<Finding> {
     let wrong = place.rule.verbs.iter().find(|verb| *verb != ALL && !known.contains(&verb.as_str()))?;
     let meant = |verb: &str| match known.contains(&verb) || verb == ALL {
         true => Some(verb.to_owned()),
-        false => nearest(verb, &known).map(str::to_owned),
+        false => near(verb, &known).map(str::to_owned),
     };
-    let near = nearest(wrong, &known).map_or_else(String::new, |near| format!(", did you mean {near:?}?"));
+    let near = near(wrong, &known).map_or_else(String::new, |near| format!(", did you mean {near:?}?"));
     let what = format!(
         "the verb {wrong:?} grants nothing{near} On {} there are {}",
         place.resources().join(", "),
@@ -197,10 +196,8 @@ fn wrong_verbs(place: &Place<'_>) -> Option<Finding> {
     )))
 }
 
-fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
-    let similarity = |other: &str| strsim::jaro_winkler(word, other);
-    let nearest = known.iter().max_by(|one, other| similarity(one).total_cmp(&similarity(other)))?;
-    (similarity(nearest) >= SIMILAR).then_some(*nearest)
+fn near<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    nearest(word, known.iter().copied(), LIKELY)
 }
 
 fn all_verbs(place: &Place<'_>) -> Option<Finding> {
@@ -255,9 +252,9 @@ fn wrong_names(place: &Place<'_>, workloads: Option<&[Workload]>) -> Option<Find
     let known: Vec<&str> = known.iter().map(String::as_str).collect();
     let meant = |name: &str| match there(&name.to_owned()) {
         true => Some(name.to_owned()),
-        false => nearest(name, &known).map(str::to_owned),
+        false => near(name, &known).map(str::to_owned),
     };
-    let near = nearest(gone, &known).map_or_else(String::new, |near| format!("; did you mean {near}?"));
+    let near = near(gone, &known).map_or_else(String::new, |near| format!("; did you mean {near}?"));
     let what = format!("{gone:?} grants nothing now: there is no such workload in the namespace{near}");
     Some(place.warning(what).fix(place.mend("resourceNames", place.names(), meant)))
 }

@@ -15,6 +15,7 @@ use super::{
     Mistake,
     keys::{self, Kind},
 };
+use crate::nearest::{LIKELY, nearest};
 
 /// A value that fits its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -203,18 +204,11 @@ fn expected(kinds: &[Kind], nested: bool) -> String {
     kinds.iter().map(word).chain(object).collect::<Vec<_>>().join(", or ")
 }
 
-/// How alike names must be to be taken for a slip, from 0 to 1.
-const ALIKE: f64 = 0.5;
-
 fn unknown(name: &str, path: &str, known: &[&str]) -> String {
     let place = if path.is_empty() { String::new() } else { format!(" in {path:?}") };
-    let likeness = |candidate: &str| strsim::normalized_damerau_levenshtein(name, candidate);
-    let nearest = known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-    match nearest {
-        Some(nearest) if likeness(nearest) >= ALIKE => {
-            format!("unknown key {name:?}{place}, did you mean {nearest:?}?")
-        }
-        _ => {
+    match nearest(name, known.iter().copied(), LIKELY) {
+        Some(nearest) => format!("unknown key {name:?}{place}, did you mean {nearest:?}?"),
+        None => {
             let names: Vec<String> = known.iter().map(|name| format!("{name:?}")).collect();
             format!("unknown key {name:?}{place}; there are {}", names.join(", "))
         }
