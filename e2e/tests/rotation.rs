@@ -14,7 +14,7 @@ use serde_json::Value;
 
 /// Nothing here takes longer, but where a slow kubelet is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// A kubelet that is not hurried looks at a pod's Secrets once a minute, and a half more by chance.
+/// A kubelet looks at a pod's Secrets once a minute, and a half more by chance; or when the pod changes.
 const KUBELET: Duration = Duration::from_secs(100);
 
 fn secret(name: &str) -> Value {
@@ -88,7 +88,7 @@ fn new_keys_are_taken_on_by_all_and_sessions_and_old_pods_go_on() {
     scene.program.goes_on();
     works(&scene, "deployment/app");
     namespace.deploy("later", |_| ());
-    namespace.allow("deployment.later", &USUAL);
+    namespace.allow_all(&USUAL);
     let trusted = trusted(namespace.name());
     assert_ne!(trusted["app"], trusted["later"], "a new pod trusts the new authority");
     works(&scene, "deployment/later");
@@ -105,7 +105,10 @@ fn new_keys_are_taken_on_by_all_and_sessions_and_old_pods_go_on() {
     };
     assert_eq!(secret("mirrord-gate")["data"]["current"], current, "it doesn't sign before it is known");
     works(&scene, "deployment/app");
+    let routers = ["-l", "app.kubernetes.io/component=ingress", "--namespace", "mirrord"];
+    cluster().run(&[&["annotate", "pods", "--overwrite", "e2e/look=now"][..], &routers].concat());
     until(KUBELET, "both routers to have the next key", || (folders_with("next") == 2).then_some(()));
+    cluster().run(&[&["annotate", "pods", "e2e/look-"][..], &routers].concat());
     // As if it had been there for an hour.
     let hour_ago = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() - 3600;
     annotate("mirrord-gate", &format!("mirrord.dev/rotated={}", rfc3339(hour_ago)));
