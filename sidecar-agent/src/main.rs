@@ -4,5 +4,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    mirrord_sidecar_agent::main()
+    mirrord_agent::main()
 }
