@@ -46,9 +46,14 @@ fn feature(text: &str) {
 fn quantities(text: &str) {
     let quantities: Vec<Quantity> = text.lines().filter_map(|line| line.parse().ok()).collect();
     for &one in &quantities {
-        let shown: Quantity = one.to_string().parse().expect("what is shown can be read");
-        assert!(shown >= one, "{one} is rounded up");
-        assert_eq!(shown.to_string(), one.to_string());
+        match one.to_string().parse::<Quantity>() {
+            Ok(shown) => {
+                assert!(shown >= one, "{one} is rounded up");
+                assert_eq!(shown.to_string(), one.to_string());
+            }
+            // Rounded up beyond the largest that there is. (Kubernetes itself cuts at 2⁶³.)
+            Err(_) => assert!(one > Quantity::milli(u64::MAX), "{one} can't be read"),
+        }
         for &other in &quantities {
             assert!(one.plus(other) >= one && one.minus(other) <= one);
             assert_eq!(one.plus(other), other.plus(one));
