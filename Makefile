@@ -54,6 +54,10 @@ lint: ## Format, clippy, licences and sources of dependencies, scripts
 test: setup ## Everything CI runs: lint, all tests, the tests on the cluster. Ends with the closing line of `cargo test`
 	@e2e/scripts/test.sh
 
+.PHONY: fuzz
+fuzz: ## Runs all fuzz targets, or some: make fuzz SECONDS_EACH=60 TARGETS="paths router"
+	@e2e/scripts/fuzz.sh $(TARGETS)
+
 .PHONY: bench
 bench: deploy ## Measures, prints a table and writes target/bench/results.json
 	@e2e/scripts/shop.sh

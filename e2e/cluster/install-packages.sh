@@ -18,6 +18,7 @@ needs+=(
   "buildah buildah"
   "mmdebstrap mmdebstrap"
   "gcc gcc"
+  "c++ g++"
   "musl-gcc musl-tools"
   "curl curl"
   "jq jq"

@@ -39,7 +39,7 @@ const LISTING_BYTES: usize = 32 * 1024;
 
 /// Why a path isn't served.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub enum Refusal {
     /// The kernel's word.
     #[error("{0}")]
     System(Errno),
@@ -59,13 +59,15 @@ impl From<Errno> for Refusal {
 
 /// What a session may see of secrets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Secrets {
+pub enum Secrets {
+    /// All of them.
     Shown,
+    /// None.
     Withheld,
 }
 
 /// A root folder and the mounts below it that aren't like the others.
-pub(crate) struct Root {
+pub struct Root {
     folder: OwnedFd,
     secret: Mounts,
     hidden: Mounts,
@@ -73,7 +75,10 @@ pub(crate) struct Root {
 
 impl Root {
     /// Below this folder, with volumes of secrets and what is never shown at these paths.
-    pub(crate) fn new(folder: OwnedFd, secret: &[PathBuf], hidden: &[PathBuf]) -> Result<Self, Errno> {
+    ///
+    /// # Errors
+    /// Where one of the paths can't be looked at.
+    pub fn new(folder: OwnedFd, secret: &[PathBuf], hidden: &[PathBuf]) -> Result<Self, Errno> {
         let mut root = Self { folder, secret: Mounts::default(), hidden: Mounts::default() };
         root.secret = root.mounts(secret)?;
         root.hidden = root.mounts(hidden)?;
@@ -81,7 +86,10 @@ impl Root {
     }
 
     /// Opens a file or folder for reading.
-    pub(crate) fn open(
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub fn open(
         &self,
         path: &RemotePath,
         no_follow: bool,
@@ -97,7 +105,10 @@ impl Root {
     }
 
     /// Attributes of a path, and whether it may be accessed so.
-    pub(crate) fn stat(
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub fn stat(
         &self,
         path: &RemotePath,
         no_follow: bool,
@@ -114,7 +125,10 @@ impl Root {
     }
 
     /// Target of a symbolic link.
-    pub(crate) fn read_link(&self, path: &RemotePath, secrets: Secrets) -> Result<Vec<u8>, Refusal> {
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub fn read_link(&self, path: &RemotePath, secrets: Secrets) -> Result<Vec<u8>, Refusal> {
         let node = self.resolve(path, OFlags::NOFOLLOW, secrets)?;
         if node.kind() != FileType::Symlink {
             return Err(Errno::INVAL.into());
@@ -123,7 +137,10 @@ impl Root {
     }
 
     /// Attributes of a folder, then its entries one by one until `each` says that it is enough.
-    pub(crate) fn list(
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub fn list(
         &self,
         path: &RemotePath,
         secrets: Secrets,

@@ -16,7 +16,8 @@ use super::{
 
 #[derive(Deserialize)]
 pub(super) struct Pod<'a> {
-    #[serde(borrow, default, deserialize_with = "or_default")]
+    /// Every pod of the API server has it, and the patch adds to it: without it the patch could not be applied.
+    #[serde(borrow)]
     pub(super) metadata: Metadata<'a>,
     #[serde(borrow, default, deserialize_with = "or_default")]
     pub(super) spec: Spec<'a>,
@@ -232,7 +233,7 @@ mod tests {
 
     #[test]
     fn null_stands_for_nothing() {
-        let json = r#"{"metadata": null, "spec": {"containers": null, "initContainers": null, "hostPID": null,
+        let json = r#"{"metadata": {"labels": null}, "spec": {"containers": null, "initContainers": null, "hostPID": null,
             "os": null, "volumes": null}}"#;
         let json: &RawValue = serde_json::from_str(json).unwrap();
         let pod = Pod::read(json).unwrap();

@@ -135,7 +135,7 @@ mod tests {
     }
 
     fn with_command(command: &[&str]) -> Value {
-        json!({"spec": {"containers": [{"name": "app", "image": "shop/app", "command": command}]}})
+        json!({"metadata": {}, "spec": {"containers": [{"name": "app", "image": "shop/app", "command": command}]}})
     }
 
     #[test]
@@ -192,7 +192,7 @@ mod tests {
         ] {
             assert_eq!(decided(&with_command(command)).why, Why::InitSystem, "{command:?}");
         }
-        let image = json!({"spec": {"containers": [{"name": "a", "image": "lscr.io/linuxserver/sonarr:4"}]}});
+        let image = json!({"metadata": {}, "spec": {"containers": [{"name": "a", "image": "lscr.io/linuxserver/sonarr:4"}]}});
         assert_eq!(decided(&image).why, Why::InitSystem);
     }
 
@@ -207,7 +207,8 @@ mod tests {
         ] {
             assert_eq!(decided(&with_command(command)).why, Why::Default, "{command:?}");
         }
-        let image = json!({"spec": {"containers": [{"name": "a", "image": "notlinuxserver/app"}]}});
+        let image =
+            json!({"metadata": {}, "spec": {"containers": [{"name": "a", "image": "notlinuxserver/app"}]}});
         assert_eq!(decided(&image).why, Why::Default);
     }
 }

@@ -164,7 +164,7 @@ mod tests {
     }
 
     fn container(resources: &Value) -> Value {
-        json!({"spec": {"containers": [{"name": "app", "resources": resources}]}})
+        json!({"metadata": {}, "spec": {"containers": [{"name": "app", "resources": resources}]}})
     }
 
     #[test]

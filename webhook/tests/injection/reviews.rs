@@ -100,6 +100,12 @@ fn reviews_that_ask_for_something_else_are_allowed_as_they_are() {
         ("/request/operation", json!(7), "unreadable_review"),
         ("/request/object", json!({"spec": {"containers": "many"}}), "unreadable_pod"),
         ("/request/object", json!("pod"), "unreadable_pod"),
+        ("/request/object", json!({"spec": {"containers": [{"name": "app"}]}}), "unreadable_pod"),
+        (
+            "/request/object",
+            json!({"metadata": null, "spec": {"containers": [{"name": "app"}]}}),
+            "unreadable_pod",
+        ),
     ] {
         let mut body = admission_review(&pod_with("/spec/nodeName", json!("n")));
         let (parent, key) = pointer.rsplit_once('/').unwrap();

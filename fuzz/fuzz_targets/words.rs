@@ -1,0 +1,4 @@
+//! See `src/words.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| mirrord_fuzz::words(data));
