@@ -120,10 +120,14 @@ impl Fault {
 /// Decides for one pod. Never fails: a pod that we can't serve is admitted untouched.
 #[must_use]
 pub fn inject(pod: &RawValue, namespace: &NamespaceFacts<'_>, settings: &Settings) -> Outcome {
-    let decided = Pod::read(pod)
-        .map_err(|_| Stop::Failed(Fault::UnreadablePod))
-        .and_then(|pod| decide(&pod, namespace, settings));
-    match decided {
+    match Pod::read(pod) {
+        Ok(pod) => inject_read(&pod, namespace, settings),
+        Err(_) => Outcome::Failed(Fault::UnreadablePod),
+    }
+}
+
+fn inject_read(pod: &Pod<'_>, namespace: &NamespaceFacts<'_>, settings: &Settings) -> Outcome {
+    match decide(pod, namespace, settings) {
         Ok((patch, report)) => Outcome::Injected { patch, report },
         Err(Stop::Skipped(reason)) => Outcome::Skipped(reason),
         Err(Stop::Failed(fault)) => Outcome::Failed(fault),

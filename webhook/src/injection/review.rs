@@ -1,7 +1,7 @@
 //! The AdmissionReview around one pod (admission.k8s.io/v1): from the posted bytes to the answer's.
 //!
-//! Read in two steps, so that a pod that we can't read still gets an answer under its uid. The answer always
-//! allows. Even a body that is no review gets one; the API server then refuses the answer for its missing uid and
+//! Read at once, pod and all; or, where that fails, in two steps, so that a pod that we can't read still gets an answer
+//! under its uid. The answer always allows. Even a body that is no review gets one; the API server then refuses the answer for its missing uid and
 //! does what `failurePolicy: Ignore` says.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{
-    Fault, Limits, NamespaceFacts, Outcome, Report, SkipReason, inject,
+    Fault, Limits, NamespaceFacts, Outcome, Report, SkipReason, inject_read,
+    pod::Pod,
     raw::{Text, or_default},
     settings::Settings,
 };
@@ -42,18 +43,19 @@ impl Reviewed {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Review<'a> {
+#[serde(bound = "O: Deserialize<'de>")]
+struct Review<'a, O> {
     #[serde(borrow)]
     api_version: Text<'a>,
     #[serde(borrow)]
     kind: Text<'a>,
     #[serde(borrow)]
-    request: Request<'a>,
+    request: Request<'a, O>,
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Request<'a> {
+#[serde(rename_all = "camelCase", bound = "O: Deserialize<'de>")]
+struct Request<'a, O> {
     #[serde(borrow)]
     uid: Text<'a>,
     #[serde(borrow)]
@@ -64,8 +66,7 @@ struct Request<'a> {
     namespace: Text<'a>,
     #[serde(borrow)]
     operation: Text<'a>,
-    #[serde(borrow)]
-    object: Option<&'a RawValue>,
+    object: Option<O>,
 }
 
 #[derive(Deserialize)]
@@ -114,8 +115,15 @@ struct Response<'a> {
 /// Answers one review. `limits` is asked for the bounds of a namespace, by name.
 #[must_use]
 pub fn review(body: &[u8], settings: &Settings, limits: impl FnOnce(&str) -> Limits) -> Reviewed {
-    match serde_json::from_slice::<Review<'_>>(body) {
-        Ok(review) => answer(&review.request.uid, decide(&review, settings, limits)),
+    if let Ok(review) = serde_json::from_slice::<Review<'_, Pod<'_>>>(body) {
+        let outcome = decide(&review, |pod, namespace| inject_read(pod, namespace, settings), limits);
+        return answer(&review.request.uid, outcome);
+    }
+    match serde_json::from_slice::<Review<'_, &RawValue>>(body) {
+        Ok(review) => {
+            let unreadable = |_: &&RawValue, _: &NamespaceFacts<'_>| Outcome::Failed(Fault::UnreadablePod);
+            answer(&review.request.uid, decide(&review, unreadable, limits))
+        }
         Err(_) => {
             let salvaged = serde_json::from_slice::<OnlyUid<'_>>(body);
             let uid = salvaged.map(|review| review.request.uid).unwrap_or_default();
@@ -124,16 +132,21 @@ pub fn review(body: &[u8], settings: &Settings, limits: impl FnOnce(&str) -> Lim
     }
 }
 
-fn decide(review: &Review<'_>, settings: &Settings, limits: impl FnOnce(&str) -> Limits) -> Outcome {
+fn decide<O>(
+    review: &Review<'_, O>,
+    inject: impl FnOnce(&O, &NamespaceFacts<'_>) -> Outcome,
+    limits: impl FnOnce(&str) -> Limits,
+) -> Outcome {
     let Request { kind, sub_resource, namespace, operation, object, .. } = &review.request;
     if (&*review.api_version, &*review.kind) != (API_VERSION, KIND) {
         return Outcome::Failed(Fault::UnreadableReview);
     }
     let pod = (&*kind.group, &*kind.version, &*kind.kind) == ("", "v1", "Pod");
-    let Some(object) = object.filter(|_| pod && sub_resource.is_empty() && **operation == *"CREATE") else {
+    let Some(object) = object.as_ref().filter(|_| pod && sub_resource.is_empty() && **operation == *"CREATE")
+    else {
         return Outcome::Skipped(SkipReason::NotAPodCreation);
     };
-    inject(object, &NamespaceFacts { name: namespace, opted_in: None, limits: limits(namespace) }, settings)
+    inject(object, &NamespaceFacts { name: namespace, opted_in: None, limits: limits(namespace) })
 }
 
 fn answer(uid: &str, outcome: Outcome) -> Reviewed {

@@ -68,7 +68,7 @@ impl Connections {
 
     /// Takes one in; another one may have to leave for it.
     #[must_use]
-    pub fn admit(self: &Arc<Self>, client: IpAddr, now: Instant) -> Place {
+    pub fn admit(self: &Arc<Self>, client: IpAddr, now: Instant) -> Arc<Place> {
         let client = client.to_canonical();
         let mut open = self.open();
         let own = open.entries.values().filter(|entry| entry.client == client).count();
@@ -89,7 +89,7 @@ impl Connections {
         open.next += 1;
         let leave = Arc::new(Notify::new());
         open.entries.insert(id, Entry { client, busy: 0, active_at: now, leave: leave.clone() });
-        Place { connections: self.clone(), id, leave }
+        Arc::new(Place { connections: self.clone(), id, leave })
     }
 
     /// How many there are.
@@ -134,9 +134,9 @@ impl Place {
 
     /// A request began; it ends, answered or given up, when this is dropped.
     #[must_use]
-    pub fn busy(&self) -> Busy<'_> {
+    pub fn busy(self: &Arc<Self>) -> Busy {
         self.change(|entry| (entry.busy, entry.active_at) = (entry.busy + 1, Instant::now()));
-        Busy(self)
+        Busy(self.clone())
     }
 
     fn change(&self, change: impl FnOnce(&mut Entry)) {
@@ -148,9 +148,9 @@ impl Place {
 
 /// A request under way.
 #[derive(Debug)]
-pub struct Busy<'a>(&'a Place);
+pub struct Busy(Arc<Place>);
 
-impl Drop for Busy<'_> {
+impl Drop for Busy {
     fn drop(&mut self) {
         let end = |entry: &mut Entry| (entry.busy, entry.active_at) = (entry.busy - 1, Instant::now());
         self.0.change(end);
@@ -173,7 +173,7 @@ mod tests {
     const API_SERVER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
     const STRANGER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
 
-    fn open(places: &[Place]) -> Vec<bool> {
+    fn open(places: &[Arc<Place>]) -> Vec<bool> {
         places.iter().map(|place| place.connections.open().entries.contains_key(&place.id)).collect()
     }
 
@@ -183,16 +183,15 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let server = [connections.admit(API_SERVER, at(0))];
-        let mut strangers: Vec<Place> =
+        let mut strangers: Vec<Arc<Place>> =
             (1..=3).map(|second| connections.admit(STRANGER, at(second))).collect();
-        // Leaked, since the borrow would outlive the list's changes.
-        std::mem::forget(strangers[0].busy());
+        let busy = strangers[0].busy();
         strangers.push(connections.admit(STRANGER, at(4)));
         assert_eq!(open(&strangers), [true, false, true, true], "its own quietest, busy ones last");
         let other = [connections.admit("10.0.0.3".parse().unwrap(), at(5))];
         assert_eq!((open(&server), open(&other)), (vec![true], vec![true]));
         assert_eq!(open(&strangers), [true, false, false, true], "of who has most");
-        drop(strangers);
+        drop((busy, strangers));
         assert_eq!(connections.len(), 2);
     }
 

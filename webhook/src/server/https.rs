@@ -3,11 +3,8 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{
-    Router,
-    extract::Request,
-    middleware::{self, Next},
-};
+use axum::Router;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{
@@ -59,7 +56,7 @@ pub async fn serve(
             _ = stopped.wait_for(|stop| *stop) => break,
         };
         let Some((stream, client)) = accepted else { continue };
-        let place = Arc::new(connections.admit(client.ip(), Instant::now()));
+        let place = connections.admit(client.ip(), Instant::now());
         let connection = connection(stream, place.clone(), tls.clone(), routes.clone(), graceful.watcher());
         tokio::spawn(async move {
             tokio::select! {
@@ -115,14 +112,15 @@ async fn speak_http(stream: TlsStream<TcpStream>, place: Arc<Place>, routes: Rou
         .max_header_list_size(HEADER_BYTES)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW);
-    let routes = routes.layer(middleware::from_fn(move |request: Request, next: Next| {
-        let place = place.clone();
+    let routes = TowerToHyperService::new(routes);
+    let service = service_fn(move |request| {
+        let (busy, answer) = (place.busy(), routes.call(request));
         async move {
-            let _busy = place.busy();
-            next.run(request).await
+            let _busy = busy;
+            answer.await
         }
-    }));
-    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
+    });
+    let connection = http.serve_connection(TokioIo::new(stream), service);
     if let Err(error) = graceful.watch(connection).await {
         tracing::debug!("HTTP: {error}");
     }
