@@ -40,9 +40,10 @@ pub fn warn_of_slips(progress: &Progress) {
 /// The variable that was meant.
 fn slip(name: &str) -> Option<&'static str> {
     let rest = name.strip_prefix(PREFIX)?;
-    let without_prefix = VARIABLES.iter().map(|(known, _)| &known[PREFIX.len()..]);
-    let meant = nearest(rest, without_prefix, ALMOST_CERTAIN).filter(|meant| *meant != rest)?;
-    VARIABLES.iter().map(|(known, _)| *known).find(|known| known[PREFIX.len()..] == *meant)
+    let known = || VARIABLES.iter().filter_map(|(known, _)| Some((known.strip_prefix(PREFIX)?, *known)));
+    let meant =
+        nearest(rest, known().map(|(rest, _)| rest), ALMOST_CERTAIN).filter(|meant| *meant != rest)?;
+    known().find(|(rest, _)| *rest == meant).map(|(_, known)| known)
 }
 
 #[cfg(test)]
@@ -53,6 +54,8 @@ mod tests {
     fn a_slip_is_told_from_another_program_s_variable() {
         assert_eq!(slip("MIRRORD_TARGT"), Some(TARGET));
         assert_eq!(slip("MIRRORD_PROGRESS_MOD"), Some("MIRRORD_PROGRESS_MODE"));
+        assert_eq!(slip("MIRRORD_CONFIG"), Some("MIRRORD_CONFIG_FILE"));
+        assert_eq!(slip("MIRRORD_PROGRESS"), Some("MIRRORD_PROGRESS_MODE"));
         for right in VARIABLES.iter().map(|(name, _)| *name).chain([
             "MIRRORD_CACHE",
             "MIRRORD_E2E_CLUSTER",

@@ -23,7 +23,10 @@ use super::{
     opted_in,
     workload::{KINDS, Workload},
 };
-use crate::{exit::Problem, kubernetes::server::Server};
+use crate::{
+    exit::Problem,
+    kubernetes::server::{REQUEST, Server},
+};
 
 /// Objects per page of a list.
 const PAGE: u32 = 500;
@@ -148,9 +151,9 @@ impl Reader {
     where
         K: Clone + DeserializeOwned + Debug,
     {
-        match api.get_opt(name).await {
+        match in_time(api.get_opt(name)).await {
             Ok(found) => Some(found),
-            Err(error) => self.not_read("get", what, &error),
+            Err(fault) => self.not_read("get", what, fault),
         }
     }
 
@@ -161,9 +164,9 @@ impl Reader {
         let mut parameters = parameters.clone().limit(PAGE);
         let mut items = Vec::new();
         loop {
-            let page = match api.list(&parameters).await {
+            let page = match in_time(api.list(&parameters)).await {
                 Ok(page) => page,
-                Err(error) => return self.not_read("list", what, &error),
+                Err(fault) => return self.not_read("list", what, fault),
             };
             items.extend(page.items);
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
@@ -173,13 +176,36 @@ impl Reader {
         }
     }
 
-    fn not_read<T>(&mut self, verb: &str, what: &str, error: &kube::Error) -> Option<T> {
-        let reason = match error {
-            kube::Error::Api(status) => status.message.clone(),
-            other => other.to_string(),
-        };
+    fn not_read<T>(&mut self, verb: &str, what: &str, fault: Fault) -> Option<T> {
+        let Fault { reason, is_forbidden } = fault;
         let finding = Topic::Cluster.warning(what, format!("not checked: {reason}"));
-        self.unread.push(finding.fix(format!("run it as an admin: it has to {verb} {what}")));
+        self.unread.push(match is_forbidden {
+            true => finding.fix(format!("run it as an admin: it has to {verb} {what}")),
+            false => finding,
+        });
         None
+    }
+}
+
+/// Why something wasn't read.
+struct Fault {
+    reason: String,
+    is_forbidden: bool,
+}
+
+/// Asks for a minute at most.
+async fn in_time<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, Fault> {
+    match tokio::time::timeout(REQUEST, request).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(kube::Error::Api(status))) => {
+            // What is no API server's may be a whole page.
+            let reason = status.message.chars().take(300).collect();
+            Err(Fault { reason, is_forbidden: status.code == 403 })
+        }
+        Ok(Err(error)) => Err(Fault { reason: error.to_string(), is_forbidden: false }),
+        Err(_) => {
+            let reason = format!("no answer within {} s", REQUEST.as_secs());
+            Err(Fault { reason, is_forbidden: false })
+        }
     }
 }

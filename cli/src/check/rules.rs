@@ -12,7 +12,7 @@ use super::{
     found::Rights,
     workload::Workload,
 };
-use crate::nearest::{LIKELY, nearest};
+use crate::nearest::{ALMOST_CERTAIN, LIKELY, nearest};
 
 pub(super) const WORKLOADS: &str = "workloads";
 pub(super) const SESSIONS: &str = "sessions";
@@ -179,11 +179,13 @@ fn wrong_verbs(place: &Place<'_>) -> Option<Finding> {
         return None;
     }
     let wrong = place.rule.verbs.iter().find(|verb| *verb != ALL && !known.contains(&verb.as_str()))?;
+    // A guess becomes a line to be run only where it is almost certain.
     let meant = |verb: &str| match known.contains(&verb) || verb == ALL {
         true => Some(verb.to_owned()),
-        false => near(verb, &known).map(str::to_owned),
+        false => nearest(verb, known.iter().copied(), ALMOST_CERTAIN).map(str::to_owned),
     };
-    let near = near(wrong, &known).map_or_else(String::new, |near| format!(", did you mean {near:?}?"));
+    let near = nearest(wrong, known.iter().copied(), LIKELY);
+    let near = near.map_or_else(String::new, |near| format!(", did you mean {near:?}?"));
     let what = format!(
         "the verb {wrong:?} grants nothing{near} On {} there are {}",
         place.resources().join(", "),
@@ -194,10 +196,6 @@ fn wrong_verbs(place: &Place<'_>) -> Option<Finding> {
         &place.rule.verbs,
         meant,
     )))
-}
-
-fn near<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
-    nearest(word, known.iter().copied(), LIKELY)
 }
 
 fn all_verbs(place: &Place<'_>) -> Option<Finding> {
@@ -248,13 +246,17 @@ fn wrong_names(place: &Place<'_>, workloads: Option<&[Workload]>) -> Option<Find
         kind == "pod" || here.iter().any(|it| it.kind.word() == kind && it.name == rest)
     };
     let gone = place.names().iter().find(|name| !there(name))?;
-    let known: Vec<String> = here.iter().map(|it| format!("{}.{}", it.kind.word(), it.name)).collect();
-    let known: Vec<&str> = known.iter().map(String::as_str).collect();
+    // Of the same kind: its word alone would make any two names alike.
+    let near = |name: &str, at_least| {
+        let (kind, rest) = name.split_once('.')?;
+        let alike = here.iter().filter(|it| it.kind.word() == kind).map(|it| it.name.as_str());
+        nearest(rest, alike, at_least).map(|rest| format!("{kind}.{rest}"))
+    };
     let meant = |name: &str| match there(&name.to_owned()) {
         true => Some(name.to_owned()),
-        false => near(name, &known).map(str::to_owned),
+        false => near(name, ALMOST_CERTAIN),
     };
-    let near = near(gone, &known).map_or_else(String::new, |near| format!("; did you mean {near}?"));
+    let near = near(gone, LIKELY).map_or_else(String::new, |near| format!("; did you mean {near}?"));
     let what = format!("{gone:?} grants nothing now: there is no such workload in the namespace{near}");
     Some(place.warning(what).fix(place.mend("resourceNames", place.names(), meant)))
 }

@@ -105,6 +105,13 @@ fn a_name_of_nothing_that_is_there_is_named_with_its_neighbour() {
 }
 
 #[test]
+fn a_line_to_be_run_never_grants_another_workload_by_a_guess() {
+    let (what, fix) = only(&rule(&[DOMAIN], &["workloads"], &["deployment.orders"], &["env"]));
+    assert!(!what.contains("did you mean"), "{what}");
+    assert!(fix.starts_with("kubectl edit "), "{fix}");
+}
+
+#[test]
 fn sessions_can_not_be_created_by_name() {
     let (what, _) = only(&rule(&["mirrord.dev"], &["sessions"], &["s-1"], &["create"]));
     assert!(what.contains("create with resourceNames grants nothing"), "{what}");

@@ -64,7 +64,8 @@ fn prepare(arguments: &Exec, progress: &Progress) -> Result<Command, Problem> {
     let (config, _) = file::load(arguments.config_file.as_deref(), &directory, home.as_deref())?;
     let linger_seconds = linger()?;
     let name = arguments.command.first().map(OsString::as_os_str).unwrap_or_default();
-    let file = program::find(name, std::env::var_os("PATH").as_deref())?;
+    let file = program::find(name, std::env::var_os("PATH").as_deref())
+        .map_err(|error| misplaced_target(name).unwrap_or_else(|| error.into()))?;
     if let Err(refused) = program::admit(&file) {
         if std::env::var_os(settings::ALLOW_LOCAL).as_deref() != Some(OsStr::new("1")) {
             return Err(refused.into());
@@ -79,7 +80,7 @@ fn prepare(arguments: &Exec, progress: &Progress) -> Result<Command, Problem> {
         access(&arguments.cluster, config.kubeconfig.as_deref(), config.context.as_deref(), &directory);
     let place = access.place(arguments.cluster.namespace.as_deref().or(config.namespace.as_deref()));
     let Some(target) = target(arguments)?.or(config.target.clone()) else {
-        return Err(no_target(&access, place.ok().as_ref()));
+        return Err(late_target(arguments).unwrap_or_else(|| no_target(&access, place.ok().as_ref())));
     };
     let place = place?;
     let folder = Folder::of_user()?;
@@ -93,6 +94,23 @@ fn prepare(arguments: &Exec, progress: &Progress) -> Result<Command, Problem> {
     let mut command = Command::new(&file);
     command.arg0(name).args(arguments.command.iter().skip(1)).env_clear().envs(variables);
     Ok(command)
+}
+
+/// `kubectl exec` takes a target in the program's place; who is used to that gets the line.
+fn misplaced_target(word: &OsStr) -> Option<Problem> {
+    let word = word.to_str().filter(|word| word.contains('/'))?;
+    let target: Target = word.parse().ok()?;
+    let problem = Problem::new(Exit::Usage, format!("{word} is a target, where the program belongs"));
+    Some(problem.help(format!("mirrord exec -t {target} -- PROGRAM")))
+}
+
+/// What stands behind the program is the program's.
+fn late_target(arguments: &Exec) -> Option<Problem> {
+    let is_target = |word: &OsString| word == "-t" || word == "--target";
+    arguments.command.iter().skip(1).any(is_target).then(|| {
+        Problem::new(Exit::Usage, "there is no target: -t behind the program is the program's own")
+            .help("mirrord's options stand first: mirrord exec -t deployment/NAME -- PROGRAM")
+    })
 }
 
 /// The target of the command line, else of the environment.

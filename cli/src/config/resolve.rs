@@ -82,9 +82,10 @@ fn environment(values: &Values, mistakes: &mut Vec<Mistake>) -> Option<Rules> {
     }
     if let Some((Given::Words(words), place)) = values.get(include) {
         for word in words {
-            if LOCAL.iter().any(|rule| rule.never && rule.fits(word.as_bytes())) {
+            if let Some(rule) = LOCAL.iter().find(|rule| rule.never && rule.fits(word.as_bytes())) {
                 mistakes.push(place.mistake(format!(
-                    "{word:?} is never taken from a pod (CONFIGURATION.md says why); \"feature.env.override\" can set it"
+                    "{word:?} is never taken from a pod: {}; \"feature.env.override\" can set it",
+                    rule.reason
                 )));
             }
         }

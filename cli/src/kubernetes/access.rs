@@ -17,11 +17,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use super::server::Server;
+use super::{refusal::credentials as credentials_failed, server::Server};
 use crate::exit::{Exit, Problem};
 
-/// How long the way to the API server is tried.
-const CONNECT: Duration = Duration::from_secs(10);
+/// How long the way to the API server is tried: names, proxies, TCP and TLS.
+pub(super) const CONNECT: Duration = Duration::from_secs(30);
 
 /// How the API server is reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,8 +70,11 @@ pub enum AccessError {
         known: Vec<String>,
     },
     /// The client can't be made of it.
-    #[error("the kubeconfig can't be used: {0}")]
+    #[error("the kubeconfig can't be used: {}", unusable(.0))]
     Client(#[from] kube::Error),
+    /// What makes the client broke down.
+    #[error("the kubeconfig can't be used: its credential plugin broke down")]
+    Plugin,
 }
 
 impl From<AccessError> for Problem {
@@ -85,7 +88,7 @@ impl From<AccessError> for Problem {
                 "`kubectl config get-contexts` shows what kubectl makes of it; choose with --kubeconfig and --context"
                     .to_owned()
             }
-            AccessError::Client(_) => "see whether `kubectl version` works with it".to_owned(),
+            AccessError::Client(_) | AccessError::Plugin => "see whether `kubectl version` works with it".to_owned(),
         };
         Self::new(Exit::Configuration, error.to_string()).help(help)
     }
@@ -176,7 +179,7 @@ impl Access {
         })
     }
 
-    /// The API server. Credential plugins run when it is first asked.
+    /// The API server. A credential plugin runs here, as long as it wants: it may ask its user to log in.
     ///
     /// # Errors
     /// See [`AccessError`].
@@ -205,15 +208,25 @@ impl Access {
         config.default_retry = false;
         config.connect_timeout = Some(CONNECT);
         let name = format!("{}{context}", address(&config));
-        Ok(Server::new(Client::try_from(config)?, name))
+        // A plugin is waited for by the thread that makes the client.
+        let client = tokio::task::spawn_blocking(move || Client::try_from(config)).await;
+        Ok(Server::new(client.map_err(|_| AccessError::Plugin)??, name))
     }
 }
 
-/// Scheme, host and port: what else may stand in a URL is nobody's business.
+/// Scheme, host, port and path, which tells clusters behind one gateway apart. Users and queries are nobody's business.
 fn address(config: &Config) -> String {
     let url = &config.cluster_url;
     let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
-    format!("{}://{}{port}", url.scheme_str().unwrap_or("https"), url.host().unwrap_or_default())
+    let path = url.path().trim_end_matches('/');
+    format!("{}://{}{port}{path}", url.scheme_str().unwrap_or("https"), url.host().unwrap_or_default())
+}
+
+fn unusable(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Auth(error) => credentials_failed(error),
+        other => other.to_string(),
+    }
 }
 
 /// What is wrong, without the path that stands before it already.

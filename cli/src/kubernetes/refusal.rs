@@ -4,9 +4,13 @@
 //! `details.causes[0].reason`, see the webhook's `sessions::denial`), RBAC, the API server about itself or about a webhook
 //! that doesn't answer, and the connection. Pure, so that recorded answers can be tests.
 
-use kube::core::Status;
-use thiserror::Error;
+use std::io::ErrorKind;
 
+use kube::{client::AuthError, core::Status};
+use thiserror::Error;
+use tokio::time::error::Elapsed;
+
+use super::access::CONNECT;
 use crate::exit::{Exit, Problem};
 
 /// What was asked for.
@@ -54,8 +58,18 @@ pub enum Refusal {
         server: String,
     },
     /// Whoever answers is no API server, or somebody answers in its place.
-    #[error("{server} doesn't answer as a Kubernetes API server does: HTTP {code}{}", quoted_after(text))]
+    #[error("{server} doesn't answer as a Kubernetes API server does{}{}", code_after(*code), quoted_after(text))]
     Foreign {
+        /// Whom.
+        server: String,
+        /// The status, where it is known.
+        code: Option<u16>,
+        /// The beginning of what came.
+        text: String,
+    },
+    /// It has too much to do, or a proxy before it can't reach it: both answer by a text.
+    #[error("the API server {server} is busy or restarting: HTTP {code}{}", quoted_after(text))]
+    Busy {
         /// Whom.
         server: String,
         /// The status.
@@ -111,7 +125,16 @@ fn is_foreign(status: &Status) -> bool {
 
 fn of_stranger(status: &Status, server: String) -> Refusal {
     let line = status.message.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
-    Refusal::Foreign { server, code: status.code, text: line.chars().take(STRANGER).collect() }
+    let (code, text) = (status.code, line.chars().take(STRANGER).collect());
+    match code {
+        // API servers shed load this way (kube-apiserver's `tooManyRequests`), and load balancers say it of them.
+        429 | 500..=599 => Refusal::Busy { server, code, text },
+        _ => Refusal::Foreign { server, code: Some(code), text },
+    }
+}
+
+fn code_after(code: Option<u16>) -> String {
+    code.map_or_else(String::new, |code| format!(": HTTP {code}"))
 }
 
 fn quoted_after(text: &str) -> String {
@@ -131,7 +154,10 @@ impl Refusal {
     pub fn new(error: &kube::Error, attempt: Attempt) -> Self {
         match error {
             kube::Error::Api(status) => Self::of_status(status, attempt),
-            kube::Error::Auth(error) => Self::Credentials(error.to_string()),
+            kube::Error::Auth(error) => Self::Credentials(credentials(error)),
+            kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => {
+                Self::Foreign { server: attempt.server, code: None, text: String::new() }
+            }
             kube::Error::Service(_) | kube::Error::HyperError(_) => of_connection(error, attempt.server),
             other => Self::Other(other.to_string()),
         }
@@ -149,13 +175,12 @@ impl Refusal {
         }
         let kind = status.details.as_ref().map(|details| details.kind.as_str()).unwrap_or_default();
         match status.code {
+            _ if is_foreign(status) && message != NO_SUCH_PATH => of_stranger(status, attempt.server),
             401 => Self::Unauthorized { server: attempt.server, message },
             403 => Self::Forbidden { attempt, message },
             404 if kind == "namespaces" => Self::NoNamespace(attempt.namespace.unwrap_or_default()),
             404 if kind.starts_with("sessions") => Self::NoSession(message),
-            404 if is_foreign(status) && message != NO_SUCH_PATH => of_stranger(status, attempt.server),
             404 => Self::NotInstalled { server: attempt.server },
-            _ if is_foreign(status) => of_stranger(status, attempt.server),
             _ => Self::Other(message),
         }
     }
@@ -187,7 +212,7 @@ impl Refusal {
             | Self::WebhookDown(_)
             | Self::Unreachable { .. }
             | Self::Silent { .. } => Exit::Unreachable,
-            Self::Other(_) => Exit::Temporary,
+            Self::Busy { .. } | Self::Other(_) => Exit::Temporary,
         }
     }
 
@@ -225,7 +250,7 @@ impl Refusal {
             Self::Credentials(_) => {
                 "see whether `kubectl auth whoami` works: log in with it first where it asks for something"
             }
-            Self::Other(_) => "try again",
+            Self::Busy { .. } | Self::Other(_) => "try again",
         };
         Some(text.to_owned())
     }
@@ -265,13 +290,34 @@ fn of_connection(error: &kube::Error, server: String) -> Refusal {
     let mut texts = Vec::new();
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = next {
-        if let Some(error) = error.downcast_ref::<kube::client::AuthError>() {
-            return Refusal::Credentials(error.to_string());
+        if let Some(error) = error.downcast_ref::<AuthError>() {
+            return Refusal::Credentials(credentials(error));
+        }
+        let late = error.downcast_ref::<std::io::Error>().is_some_and(|it| it.kind() == ErrorKind::TimedOut);
+        if late || error.is::<Elapsed>() {
+            let message = format!("no connection within {} s", CONNECT.as_secs());
+            return Refusal::Unreachable { server, message };
         }
         texts.push(error.to_string());
         next = error.source();
     }
     Refusal::Unreachable { server, message: texts.pop().unwrap_or_default() }
+}
+
+/// What is told of a credential plugin's failure. Never its arguments or its output on stdout: secrets stand there.
+#[must_use]
+pub fn credentials(error: &AuthError) -> String {
+    match error {
+        AuthError::AuthExecRun { cmd, out } => {
+            let program = cmd.split_whitespace().find(|word| !word.contains('=')).unwrap_or_default();
+            let stderr = String::from_utf8_lossy(&out.stderr);
+            let said = stderr.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default();
+            let said: String = said.chars().take(STRANGER).collect();
+            format!("its plugin {} failed ({}){}", program.trim_matches('"'), out.status, quoted_after(&said))
+        }
+        AuthError::AuthExecParse(_) => "its plugin's answer makes no sense".to_owned(),
+        other => other.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -369,9 +415,43 @@ mod tests {
         let problem = Problem::from(answered(404, &page));
         assert_eq!(problem.exit, Exit::Unreachable);
         assert!(problem.message.contains("HTTP 404, \"<html>") && problem.message.len() < 300, "{problem}");
-        assert!(matches!(answered(502, "Bad Gateway"), Refusal::Foreign { code: 502, .. }));
+        // A portal or a proxy that wants a login first isn't RBAC.
+        assert!(matches!(answered(403, "<html>Log in</html>"), Refusal::Foreign { code: Some(403), .. }));
+        let nonsense = serde_json::from_str::<Status>("<html>").unwrap_err();
+        let refusal = Refusal::new(&kube::Error::SerdeError(nonsense), attempt("create", None));
+        assert!(refusal.to_string().ends_with("doesn't answer as a Kubernetes API server does"), "{refusal}");
         // An API server without the resource says it this way.
         assert!(matches!(answered(404, "404 page not found"), Refusal::NotInstalled { .. }));
+    }
+
+    #[test]
+    fn a_busy_api_server_is_worth_another_try() {
+        let sentence = "Too many requests, please try again later.";
+        for (code, text) in
+            [(429, sentence), (500, "Internal Server Error: x"), (502, "Bad Gateway"), (503, "")]
+        {
+            let status = Status::failure(text, "Failed to parse error data").with_code(code);
+            let problem = Problem::from(Refusal::of_status(&status, attempt("create", Some("shop"))));
+            assert_eq!(problem.exit, Exit::Temporary);
+            assert!(problem.message.contains("is busy or restarting: HTTP"), "{problem}");
+        }
+    }
+
+    #[test]
+    fn a_failed_plugin_is_told_without_what_is_secret() {
+        let status = std::process::Command::new("false").status().unwrap();
+        let (stdout, stderr) = (b"token-of-mine".to_vec(), b"\nSSO session expired\n".to_vec());
+        let cmd = r#"AWS_KEY="mine" "kubelogin" "get-token" "--oidc-client-secret=mine""#.to_owned();
+        let out = Box::new(std::process::Output { status, stdout, stderr });
+        let told = credentials(&AuthError::AuthExecRun { cmd, out });
+        assert_eq!(told, "its plugin kubelogin failed (exit status: 1), \"SSO session expired\"");
+    }
+
+    #[test]
+    fn a_connection_that_never_stands_is_told_as_such() {
+        let late = std::io::Error::new(ErrorKind::TimedOut, "deadline has elapsed");
+        let refusal = Refusal::new(&kube::Error::Service(Box::new(late)), attempt("create", None));
+        assert!(refusal.to_string().ends_with("can't be reached: no connection within 30 s"), "{refusal}");
     }
 
     #[test]

@@ -7,8 +7,8 @@ use tokio::time::timeout;
 
 use super::refusal::{Attempt, Refusal};
 
-/// How long one request may take. Longer than admission (10 s) with a credential plugin before it.
-const REQUEST: Duration = Duration::from_secs(60);
+/// How long one request may take: much longer than admission (10 s).
+pub const REQUEST: Duration = Duration::from_secs(60);
 /// How long people wait without a word.
 const WORD: Duration = Duration::from_secs(3);
 
@@ -59,13 +59,16 @@ impl Server {
         match timeout(REQUEST, self.client.apiserver_version()).await {
             Ok(Err(error)) => match Refusal::new(&error, attempt) {
                 Refusal::NotInstalled { server } => {
-                    Refusal::Foreign { server, code: 404, text: String::new() }
+                    Refusal::Foreign { server, code: Some(404), text: String::new() }
                 }
-                // Only what it says of itself is a reason to doubt.
-                foreign @ Refusal::Foreign { .. } => foreign,
+                // Only what it says of itself is a reason to doubt; or that it says nothing: then a proxy spoke before.
+                doubt @ (Refusal::Foreign { .. } | Refusal::Busy { .. } | Refusal::Unreachable { .. }) => {
+                    doubt
+                }
                 _ => refusal,
             },
-            _ => refusal,
+            Err(_) => Refusal::Silent { server: self.name.to_string(), seconds: REQUEST.as_secs() },
+            Ok(Ok(_)) => refusal,
         }
     }
 

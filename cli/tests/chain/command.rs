@@ -123,6 +123,44 @@ fn without_kubeconfig_or_target_the_next_step_is_told() {
 }
 
 #[test]
+fn a_target_in_a_wrong_place_is_told_with_the_right_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = |arguments: &[&str], words: &[&str]| {
+        let (code, _, err) = run(mirrord(folder.path()).arg("exec").args(arguments));
+        assert_eq!(code, 64, "{err}");
+        words.iter().for_each(|word| assert!(err.contains(word), "no {word:?} in {err}"));
+    };
+    let line = "mirrord exec -t deployment/checkout -- PROGRAM";
+    told(&["deployment/checkout", "--", "true"], &["is a target, where the program belongs", line]);
+    told(&["true", "-t", "deployment/checkout"], &["there is no target: -t behind the program"]);
+    told(&["--", "true"], &["there is no target", "name one: mirrord exec -t deployment/NAME"]);
+}
+
+#[test]
+fn a_mistyped_variable_of_ours_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = mirrord(folder.path());
+    let (_, _, err) = run(command.args(["exec", "--", "true"]).env("MIRRORD_TARGT", "deployment/checkout"));
+    assert!(err.contains("doesn't know the variable MIRRORD_TARGT, did you mean MIRRORD_TARGET?"), "{err}");
+}
+
+#[test]
+fn a_credential_plugin_that_fails_is_told_by_its_own_words_and_without_secrets() {
+    let folder = tempfile::tempdir().unwrap();
+    let kubeconfig = r#"{apiVersion: v1, kind: Config, current-context: c,
+        clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}],
+        contexts: [{name: c, context: {cluster: c, user: u}}],
+        users: [{name: u, user: {exec: {
+            apiVersion: client.authentication.k8s.io/v1, interactiveMode: Never, command: sh,
+            args: [-c, 'echo its-output; echo "SSO session expired" >&2; exit 3 # its-argument']}}}]}"#;
+    fs::write(folder.path().join("kubeconfig"), kubeconfig).unwrap();
+    let (code, _, err) = run(mirrord(folder.path()).args(["ls", "--kubeconfig", "kubeconfig"]));
+    assert_eq!(code, 65, "{err}");
+    assert!(err.contains("its plugin sh failed (exit status: 3), \"SSO session expired\""), "{err}");
+    assert!(!err.contains("its-output") && !err.contains("its-argument"), "{err}");
+}
+
+#[test]
 fn progress_off_still_tells_why_there_is_no_program_and_json_tells_it_to_programs() {
     let folder = tempfile::tempdir().unwrap();
     let (_, _, off) = run(mirrord(folder.path()).arg("ls").env("MIRRORD_PROGRESS_MODE", "off"));

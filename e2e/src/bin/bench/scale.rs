@@ -26,6 +26,8 @@ const PODS: usize = 2000;
 const SESSIONS: usize = 200;
 /// What `kubectl` does in one go, within the time that a command may take.
 const BATCH: usize = 250;
+/// How many sessions one user makes: fewer than the share that each has.
+const SHARE: usize = 50;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) fn measure(report: &mut Report) {
@@ -34,7 +36,7 @@ pub(crate) fn measure(report: &mut Report) {
     let namespace = Namespace::opted_in("bench-scale");
 
     let began = Instant::now();
-    create((0..PODS).map(|number| pod(number, namespace.name())));
+    create((0..PODS).map(|number| pod(number, namespace.name())), BATCH);
     let created = milliseconds(began.elapsed());
     let after_pods = usage(&parts);
     let pods = namespace.pods();
@@ -43,7 +45,7 @@ pub(crate) fn measure(report: &mut Report) {
 
     let twins: Vec<Twin> = pods.iter().take(SESSIONS).map(|pod| Twin::start(pod, namespace.name())).collect();
     let before = usage(&parts);
-    create(twins.iter().map(|twin| session(&twin.pod, namespace.name())));
+    create(twins.iter().map(|twin| session(&twin.pod, namespace.name())), SHARE);
     until(PATIENCE, "all sidecars to be told of their sessions", || {
         twins.iter().all(Twin::is_told).then_some(())
     });
@@ -97,13 +99,16 @@ fn usage(parts: &[Part; 2]) -> [Usage; 2] {
     parts.each_ref().map(|part| part.replicas.iter().map(Process::usage).sum())
 }
 
-fn create(objects: impl Iterator<Item = Value>) {
+/// Creates objects in batches, each as a user of its own with all rights.
+fn create(objects: impl Iterator<Item = Value>, batch: usize) {
     let objects: Vec<Value> = objects.collect();
     thread::scope(|scope| {
-        for batch in objects.chunks(BATCH) {
+        for (number, batch) in objects.chunks(batch).enumerate() {
             scope.spawn(move || {
                 let list = json!({ "apiVersion": "v1", "kind": "List", "items": batch });
-                let mut create = cluster().kubectl(&["create", "--filename", "-"]);
+                let user = format!("--as=bench-{number}");
+                let all_rights = "--as-group=system:masters";
+                let mut create = cluster().kubectl(&["create", &user, all_rights, "--filename", "-"]);
                 let _ = Run::with_input(&mut create, list.to_string().as_bytes()).succeeded();
             });
         }
