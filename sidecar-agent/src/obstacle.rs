@@ -12,8 +12,7 @@ use crate::live::{Target, processes};
 /// What is in the way of a view of the target's lowest process.
 pub(crate) fn obstacle(target: &Target) -> Obstacle {
     let Some(number) = processes(target).next() else { return Obstacle::NoProcess };
-    let read = |who: &str| fs::read_to_string(format!("/proc/{who}/status")).ok();
-    let (Some(ours), Some(theirs)) = (read("self"), read(&number.to_string())) else {
+    let (Some(ours), Some(theirs)) = (status("self"), status(&number.to_string())) else {
         return Obstacle::NoProcess;
     };
     let credentials = Credentials::parse(&ours).zip(Credentials::parse(&theirs));
@@ -22,6 +21,12 @@ pub(crate) fn obstacle(target: &Target) -> Obstacle {
         Ok(_) => Obstacle::Overwritten,
         Err(_) => Obstacle::Shielded,
     })
+}
+
+/// What the kernel tells of a process. Its name, cut after 15 bytes, need not be text.
+fn status(who: &str) -> Option<String> {
+    let bytes = fs::read(format!("/proc/{who}/status")).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Who a process is.
@@ -97,5 +102,12 @@ mod tests {
     fn the_kernels_own_file_is_understood() {
         assert!(Credentials::parse(&fs::read_to_string("/proc/self/status").unwrap()).is_some());
         assert_eq!(Credentials::parse("Uid:\t1\t1\nGid:\t1\t1\t1\t1\n"), None);
+    }
+
+    #[test]
+    fn a_process_whose_name_is_cut_within_a_letter_is_understood() {
+        fs::write("/proc/thread-self/comm", "vierzehn bytesä").unwrap();
+        assert!(fs::read_to_string("/proc/thread-self/status").is_err(), "the name ends with half a letter");
+        assert!(Credentials::parse(&status("thread-self").unwrap()).is_some());
     }
 }
