@@ -18,7 +18,7 @@ use mirrord_protocol::{
     route::{ConnectionId, Purpose},
 };
 use mirrord_tunnel::setup::{self, Windows};
-use quinn::{Connection, Endpoint, Incoming, Runtime as _, ServerConfig, TokioRuntime, VarInt};
+use quinn::{Connecting, Connection, Endpoint, Incoming, Runtime as _, ServerConfig, TokioRuntime, VarInt};
 use rustls::pki_types::CertificateDer;
 use thiserror::Error;
 use tokio::{
@@ -31,6 +31,7 @@ use crate::{
     boot,
     cli::Settings,
     clock,
+    door::{Door, Place, Verdict},
     dormant::Datagram,
     gate::{Gate, GatedSocket},
     identity::Identity,
@@ -49,10 +50,15 @@ const BLOCKING_THREADS: usize = 8;
 const BLOCKING_KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// getaddrinfo(3) of musl keeps its packets on the stack: below 32 KiB.
 const STACK_BYTES: usize = 256 * 1024;
-/// Connections at once, handshakes included.
-const CONNECTIONS: usize = 128;
+/// First packets that wait to be looked at.
+const INCOMING: usize = 128;
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// For how long QUIC remembers a handshake that failed, about: three times its first guess of what a round trip takes at
+/// most (RFC 9000 §10.2), which for boot is that of a cluster.
+const REMEMBERED: Duration = Duration::from_secs(3);
+const BOOT_REMEMBERED: Duration = Duration::from_millis(500);
+const BOOT_RTT: Duration = Duration::from_millis(50);
 /// How long the goodbyes of a stopping sidecar may take.
 const GOODBYE: Duration = Duration::from_millis(100);
 /// Packets of connections that aren't accepted yet, in bytes.
@@ -130,8 +136,11 @@ fn boot_config(twin: &Twin) -> Result<ServerConfig, WakeError> {
     let tls = verify::boot_server(&twin.key, twin.authorities.iter().cloned())?;
     let windows = Windows { stream: 1024 * 1024, connection: 2 * 1024 * 1024 };
     let mut config = setup::server(tls, windows)?;
+    let mut transport = setup::transport(windows);
+    transport.initial_rtt(BOOT_RTT);
     config
-        .max_incoming(CONNECTIONS)
+        .transport_config(Arc::new(transport))
+        .max_incoming(INCOMING)
         .incoming_buffer_size(INCOMING_BYTES)
         .incoming_buffer_size_total(8 * INCOMING_BYTES);
     Ok(config)
@@ -159,6 +168,7 @@ async fn serve(
         reason = "its successor is unsafe; a borrowed descriptor stays open as long as this does"
     )]
     let termination = AsyncFd::with_interest(termination.as_fd(), Interest::READABLE)?;
+    let door = Arc::new(Door::default());
     let mut connections = JoinSet::new();
     let mut quiet_since = Instant::now();
     loop {
@@ -173,9 +183,10 @@ async fn serve(
             Event::Quiet if twin.sessions.borrow().live_until(clock::now()).is_none() => return Ok(()),
             Event::Quiet => {}
             Event::Ended => quiet_since = Instant::now(),
-            Event::Incoming(Some(incoming)) if connections.len() >= CONNECTIONS => incoming.refuse(),
             Event::Incoming(Some(incoming)) => {
-                connections.spawn(connection(incoming, Arc::clone(twin), Arc::clone(boot)));
+                if let Some((caller, place)) = admit(incoming, twin, boot, &door) {
+                    connections.spawn(connection(caller, place, Arc::clone(twin), Arc::clone(&door)));
+                }
             }
             Event::Incoming(None) | Event::Stop => {
                 endpoint.close(VarInt::from(CloseCode::Stopping.number()), b"the pod stops");
@@ -202,34 +213,78 @@ fn patience(twin: &Twin, quiet_since: Instant, linger: Duration) -> Duration {
     linger.saturating_sub(quiet_since.elapsed()).max(sessions.unwrap_or_default())
 }
 
-/// One connection from handshake to end. What it is for stands in the id that the client first sent to, and decides
-/// which certificate it sees and which protocol it may speak.
-async fn connection(incoming: Incoming, twin: Arc<Twin>, boot: Arc<ServerConfig>) {
+/// Who calls, for what, and how that is accepted.
+struct Caller {
+    incoming: Incoming,
+    purpose: Purpose,
+    config: Arc<ServerConfig>,
+}
+
+/// Lets a caller in, or not. What a connection is for stands in the id that the client first sent to, and decides which
+/// certificate it sees and which protocol it may speak.
+fn admit(
+    incoming: Incoming,
+    twin: &Twin,
+    boot: &Arc<ServerConfig>,
+    door: &Arc<Door>,
+) -> Option<(Caller, Place)> {
     let purpose = ConnectionId::parse(&incoming.orig_dst_cid()).map(|id| id.purpose);
-    let config = match purpose {
-        Some(Purpose::Boot) => boot,
-        Some(Purpose::Session) => match twin.installed() {
-            Some(installed) => installed.server,
-            None => return incoming.ignore(),
-        },
-        None => return incoming.ignore(),
-    };
-    let peer = incoming.remote_address();
-    let connection = match handshake(incoming, config).await {
-        Ok(connection) => connection,
-        Err(error) => {
-            tracing::warn!(%peer, ?purpose, error, "handshake failed");
-            return;
+    let (purpose, config) = match (purpose, twin.installed()) {
+        (Some(Purpose::Boot), _) => (Purpose::Boot, Arc::clone(boot)),
+        (Some(Purpose::Session), Some(installed)) => (Purpose::Session, installed.server),
+        _ => {
+            incoming.ignore();
+            return None;
         }
     };
+    match door.knock(purpose, incoming.remote_address().ip(), incoming.remote_address_validated()) {
+        Verdict::Enter(place) => return Some((Caller { incoming, purpose, config }, place)),
+        // Fails only for who has proved its address.
+        Verdict::Prove => drop(incoming.retry()),
+        Verdict::Refuse => incoming.refuse(),
+        Verdict::Ignore => incoming.ignore(),
+    }
+    None
+}
+
+/// One connection from handshake to end.
+async fn connection(caller: Caller, mut place: Place, twin: Arc<Twin>, door: Arc<Door>) {
+    let Caller { incoming, purpose, config } = caller;
+    let peer = incoming.remote_address();
+    let failed = |error: &str| {
+        if let Some(count) = door.failed() {
+            tracing::warn!(%peer, ?purpose, error, count, "handshake failed");
+        }
+    };
+    let connecting = match incoming.accept_with(config) {
+        Ok(connecting) => connecting,
+        Err(error) => return failed(&error.to_string()),
+    };
+    let connection = match handshake(connecting).await {
+        Ok(connection) => connection,
+        Err(error) => {
+            failed(&error);
+            return keep(place, purpose).await;
+        }
+    };
+    place.entered();
     match purpose {
-        Some(Purpose::Boot) => boot::serve(connection, twin).await,
-        _ => session::serve(connection, twin).await,
+        Purpose::Boot => boot::serve(connection, twin).await,
+        Purpose::Session => session::serve(connection, twin).await,
     }
 }
 
-async fn handshake(incoming: Incoming, config: Arc<ServerConfig>) -> Result<Connection, String> {
-    let connecting = incoming.accept_with(config).map_err(|error| error.to_string())?;
+/// A handshake that failed keeps its place as long as its memory.
+async fn keep(place: Place, purpose: Purpose) {
+    let remembered = match purpose {
+        Purpose::Boot => BOOT_REMEMBERED,
+        Purpose::Session => REMEMBERED,
+    };
+    let _ = timeout(remembered, std::future::pending::<()>()).await;
+    drop(place);
+}
+
+async fn handshake(connecting: Connecting) -> Result<Connection, String> {
     match timeout(HANDSHAKE, connecting).await {
         Ok(Ok(connection)) => Ok(connection),
         Ok(Err(error)) => Err(error.to_string()),

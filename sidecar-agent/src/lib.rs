@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`cli`], [`copy`], [`identity`] | flags; how the binary gets into the pod; who it is there |
 //! | [`dormant`] → [`worker`] | one thread and one socket until the control plane calls; then a child, [`awake`] |
-//! | [`gate`], [`ids`] | which datagrams reach QUIC at all |
+//! | [`gate`], [`ids`], [`door`] | which datagrams reach QUIC at all, and which callers a handshake |
 //! | [`boot`], [`sessions`], [`counts`] | the control plane's side: certificate, gate keys, who may do what, what was done |
 //! | [`session`] | the client's side: rights, environment, files, connections, names |
 //! | [`view`], [`live`], [`obstacle`], [`root`] | whose eyes are lent, why not others', and which paths never are |
@@ -16,6 +16,7 @@ mod cli;
 mod clock;
 mod copy;
 mod counts;
+mod door;
 mod dormant;
 mod gate;
 mod guard;

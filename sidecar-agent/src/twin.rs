@@ -23,7 +23,7 @@ const RENEW_BEFORE: u64 = 3600;
 /// Look-ups at once; more wait, so that a slow name server never takes all threads from files.
 const LOOKUPS: usize = 4;
 /// Listings at once, for the same reason: each holds a thread until its client has read it.
-const LISTINGS: usize = 3;
+pub(crate) const LISTINGS: usize = 3;
 
 /// What all connections share.
 pub(crate) struct Twin {

@@ -1,7 +1,7 @@
 //! Files and folders of the view. All work that may block runs on other threads: a network file system that hangs
 //! holds up nobody else.
 
-use std::{cell::Cell, fs::File, io, mem, os::unix::fs::FileExt, sync::Arc};
+use std::{cell::Cell, fs::File, io, mem, os::unix::fs::FileExt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use mirrord_protocol::{
@@ -11,9 +11,12 @@ use mirrord_protocol::{
     reply::{Attributes, Data, Entry, Failure, FailureCode, Link, Listing, Opened},
     request::{List, Open, Read, ReadLink, Stat},
 };
-use quinn::RecvStream;
+use quinn::{RecvStream, VarInt};
 use rustix::fs::{FileType, RawMode};
-use tokio::sync::mpsc;
+use tokio::{
+    sync::{SemaphorePermit, mpsc},
+    time::{error::Elapsed, timeout},
+};
 
 use super::{
     grant::Session,
@@ -31,6 +34,10 @@ use crate::{
 const LISTING_NAME_BYTES: usize = 64 * 1024;
 /// Frames of a listing that wait for a slow client.
 const LISTING_FRAMES: usize = 2;
+/// How long a client may take none of a listing: it holds a thread, and others wait for their turn.
+const LISTING_PATIENCE: Duration = Duration::from_secs(5);
+/// Resets need a code; ours have no meaning.
+const STALLED: VarInt = VarInt::from_u32(0);
 
 /// Opens, sends attributes and first bytes, then reads as asked, until the client has enough.
 pub(super) async fn open(
@@ -40,6 +47,7 @@ pub(super) async fn open(
     receive: &mut RecvStream,
 ) -> Option<()> {
     let secrets = session.secrets();
+    let share = session.share(FIRST_BYTES).await?;
     let opened = look(session.twin(), move |eyes| first(eyes, &open, secrets)).await;
     let (file, attributes, bytes, end) = match opened.unwrap_or_else(|| Err(reply::unanswered())) {
         Ok(opened) => opened,
@@ -47,14 +55,17 @@ pub(super) async fn open(
     };
     send.counts.file_bytes.add(bytes.len() as u64);
     reply::send(send, Ok((Opened { attributes, end }, bytes))).await?;
+    drop(share);
     let file = Arc::new(file);
     while let Ok(Some(header)) = requests::read(receive).await {
         let data = match secrets {
             Secrets::Shown => session.check(Feature::Secrets),
             Secrets::Withheld => Ok(()),
         };
+        // Held until the client has taken it.
+        let mut share = None;
         let data = match data {
-            Ok(()) => read(session, &file, &header).await,
+            Ok(()) => read(session, &file, &header, &mut share).await,
             // Whatever it was: opened anew, it is judged by what the session may see now.
             Err(failure) => Err(failure),
         };
@@ -81,7 +92,12 @@ fn first(eyes: &Eyes, open: &Open, secrets: Secrets) -> Result<First, Failure> {
 }
 
 /// One further read; rights count at each.
-async fn read(session: &Session, file: &Arc<File>, header: &[u8]) -> Result<(Data, Bytes), Failure> {
+async fn read<'a>(
+    session: &'a Session,
+    file: &Arc<File>,
+    header: &[u8],
+    share: &mut Option<SemaphorePermit<'a>>,
+) -> Result<(Data, Bytes), Failure> {
     session.check(Feature::Files)?;
     let malformed = |message: String| Failure::new(FailureCode::Malformed, libc::EINVAL, message);
     let Read { offset, length } = frame::decode(header).map_err(|error| malformed(error.to_string()))?;
@@ -89,6 +105,7 @@ async fn read(session: &Session, file: &Arc<File>, header: &[u8]) -> Result<(Dat
         return Err(malformed(format!("a read of {length} bytes exceeds the limit of {READ_BYTES}")));
     }
     let length = length as usize;
+    *share = session.share(length).await;
     let file = Arc::clone(file);
     let bytes = blocking(move || read_at(&file, offset, length)).await.ok_or_else(reply::unanswered)?;
     let bytes = bytes.map_err(|error| reply::io(&error))?;
@@ -134,6 +151,7 @@ fn served<T>(looked: Option<Result<T, Refusal>>) -> Result<T, Failure> {
 /// Entries of a folder, frame by frame as they are read, so that a huge folder needs no huge memory.
 pub(super) async fn list(session: &Arc<Session>, list: List, send: &mut Answer<'_>) -> Option<()> {
     let secrets = session.secrets();
+    let _own = session.listing().await?;
     // Fails only where the semaphore is closed, which nobody does.
     let _turn = session.twin().listings.acquire().await.ok()?;
     let (frames_tx, mut frames_rx) = mpsc::channel(LISTING_FRAMES);
@@ -143,7 +161,14 @@ pub(super) async fn list(session: &Arc<Session>, list: List, send: &mut Answer<'
         read_folder(&eyes, &list, secrets, &frames_tx)
     });
     while let Some(frame) = frames_rx.recv().await {
-        reply::send(send, Ok((frame, Bytes::new()))).await?;
+        match timeout(LISTING_PATIENCE, reply::send(send, Ok((frame, Bytes::new())))).await {
+            Ok(sent) => sent?,
+            Err(Elapsed { .. }) => {
+                // Not an end, which would make it look whole.
+                let _ = send.stream.reset(STALLED);
+                return None;
+            }
+        }
     }
     match served(listing.await.ok()) {
         Ok(()) => Some(()),

@@ -8,13 +8,13 @@ use mirrord_protocol::{
     reply::{Failure, FailureCode},
 };
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use crate::{
     clock,
     root::Secrets,
     sessions::{Grant, Sessions},
-    twin::Twin,
+    twin::{self, Twin},
 };
 
 /// A session that was announced once.
@@ -23,7 +23,16 @@ pub(crate) struct Session {
     key: KeyHash,
     /// What the client asked for; it gets no more, whatever is announced.
     wanted: Vec<Feature>,
+    /// What is read of files before the client takes it, in KiB.
+    ahead: Semaphore,
+    /// Folders that it lists at once.
+    listings: Semaphore,
 }
+
+/// What may be read of files for one connection before its client takes it, in KiB; of the largest read several fit.
+const AHEAD_KIB: usize = 8 * 1024;
+/// Listings of one connection at once: fewer than all may have, so that others' turn comes.
+const LISTINGS: usize = twin::LISTINGS - 1;
 
 /// Why a session is over.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -36,7 +45,7 @@ pub(crate) enum Ended {
 
 impl Session {
     pub(crate) fn new(twin: Arc<Twin>, key: KeyHash, wanted: Vec<Feature>) -> Self {
-        Self { twin, key, wanted }
+        Self { twin, key, wanted, ahead: Semaphore::new(AHEAD_KIB), listings: Semaphore::new(LISTINGS) }
     }
 
     pub(crate) fn twin(&self) -> &Arc<Twin> {
@@ -83,6 +92,18 @@ impl Session {
     /// What it may see of mounted Secrets now.
     pub(crate) fn secrets(&self) -> Secrets {
         if self.check(Feature::Secrets).is_ok() { Secrets::Shown } else { Secrets::Withheld }
+    }
+
+    /// Waits until so many bytes may be read ahead. A client that takes nothing holds up itself only.
+    pub(super) async fn share(&self, bytes: usize) -> Option<SemaphorePermit<'_>> {
+        let kib = u32::try_from(bytes.div_ceil(1024).min(AHEAD_KIB)).unwrap_or(u32::MAX);
+        // Fails only where the semaphore is closed, which nobody does.
+        self.ahead.acquire_many(kib).await.ok()
+    }
+
+    /// Waits until it may list a further folder.
+    pub(super) async fn listing(&self) -> Option<SemaphorePermit<'_>> {
+        self.listings.acquire().await.ok()
     }
 
     /// Ends when it may no longer use a feature.

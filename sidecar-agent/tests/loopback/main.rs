@@ -1,5 +1,6 @@
 //! The real agent, booted and used over loopback as a control plane and clients use it in a pod.
 
+mod floods;
 mod hostile;
 mod pod;
 mod releases;

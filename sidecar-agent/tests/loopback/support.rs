@@ -19,6 +19,7 @@ use mirrord_protocol::{
     route::{Purpose, RouteId},
 };
 use mirrord_tunnel::{framing, setup};
+use mirrord_usage::{Usage, forget_peak};
 use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream};
 use rustix::process::{Pid, Signal};
 use serde::{Serialize, de::DeserializeOwned};
@@ -109,6 +110,30 @@ impl Sidecar {
     pub(crate) fn threads(&self) -> usize {
         let of = |pid: i32| fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
         of(self.pid().as_raw_pid()) + self.worker().map_or(0, |worker| of(worker.as_raw_pid()))
+    }
+
+    /// What the agent and its worker use.
+    pub(crate) fn usage(&self) -> Usage {
+        let worker = self.worker().and_then(|worker| Usage::of(number(worker))).unwrap_or_default();
+        Usage::of(number(self.pid())).expect("alive") + worker
+    }
+
+    /// Lets peaks begin anew.
+    pub(crate) fn forget_peak(&self) {
+        for pid in self.worker().into_iter().chain([self.pid()]) {
+            forget_peak(number(pid)).expect("our own");
+        }
+    }
+
+    /// What it uses while it waits for the first call.
+    pub(crate) async fn floor(&self) -> Usage {
+        within(async {
+            while !self.log().contains("dormant") {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        self.usage()
     }
 
     /// The process that is awake, if one is.
@@ -204,6 +229,10 @@ pub(crate) async fn dial(
     let connecting = endpoint.connect_with(config, to, name).expect("configured");
     let connection = within(connecting).await?;
     Ok((endpoint, connection))
+}
+
+fn number(pid: Pid) -> u32 {
+    pid.as_raw_pid().cast_unsigned()
 }
 
 fn free_port() -> u16 {

@@ -27,9 +27,12 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 /// From one request's end to the next one's headers. Go's clients give idle connections up after 90 s; if we did so
 /// first, a review could be posted into a connection that is just being closed.
 const HEADERS: Duration = Duration::from_secs(100);
-/// Requests at once on one connection, and their headers, in bytes: an API server's fit many times over.
-const STREAMS: u32 = 256;
+/// Requests at once on one connection, and their headers, in bytes: an API server's fit many times over, and it opens a
+/// further connection where they don't. What was needed for so many stays with the connection, a KiB for each.
+const STREAMS: u32 = 64;
 const HEADER_BYTES: u32 = 16 * 1024;
+/// What of one HTTP/1 connection is kept until its headers are whole, in bytes; hyper's own bound is 26 times that.
+const BUFFER_BYTES: usize = 16 * 1024;
 /// What may arrive ahead of being read: of one request, and on one connection, in bytes.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
@@ -104,7 +107,7 @@ async fn handshake(stream: TcpStream, tls: &TlsAcceptor) -> std::io::Result<TlsS
 
 async fn speak_http(stream: TlsStream<TcpStream>, place: Arc<Place>, routes: Router, graceful: Watcher) {
     let mut http = Builder::new(TokioExecutor::new());
-    http.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
+    http.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS).max_buf_size(BUFFER_BYTES);
     http.http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(Some(Duration::from_secs(30)))
