@@ -15,5 +15,21 @@ cargo test --locked --workspace --exclude mirrord-e2e
 "$scripts/deploy.sh"
 "$scripts/shop.sh"
 "$scripts/samples.sh"
+
+say "Fuzz targets, in the background"
+mkdir -p target/fuzz
+fuzz_log=$checkout/target/fuzz/run.log
+FUZZ_BACKGROUND=1 setsid "$scripts/fuzz.sh" </dev/null >"$fuzz_log" 2>&1 &
+fuzz=$!
+trap 'kill "$fuzz" 2>/dev/null || :' EXIT
+
 say "End-to-end tests"
 cargo test --locked --package mirrord-e2e
+
+say "Fuzz targets, what they found"
+found=0
+wait "$fuzz" || found=$?
+trap - EXIT
+cat "$fuzz_log"
+((found == 0)) || die "a fuzz target failed"
+cargo test --locked --package mirrord-fuzz
