@@ -77,3 +77,14 @@ async fn one_client_reaches_two_sidecars_from_one_address() {
     to_first.closed().await;
     echo(&to_second, noise(50_000)).await;
 }
+
+#[tokio::test]
+async fn a_client_that_has_to_prove_its_address_gets_through() {
+    let (gate, sidecar) = (Gate::new(), Sidecar::wary("pod"));
+    let ingress = Ingress::start("127.0.0.1:0", gate.folder.path());
+    ingress.session("one", &[(sidecar.route, sidecar.address)]).await;
+    let (_endpoint, connection) = sidecar.client(ingress.address, gate.token(sidecar.route)).await;
+    echo(&connection, noise(1000)).await;
+    assert_eq!(ingress.counters.flows_opened.load(Relaxed), 1);
+    assert_eq!(ingress.counters.dropped(Reason::NoToken), 0);
+}

@@ -55,6 +55,29 @@ pub fn forget_peak(pid: u32) -> io::Result<()> {
     fs::write(format!("/proc/{pid}/clear_refs"), "5")
 }
 
+/// Bytes that wait in the kernel for whoever reads a UDP port of this network namespace.
+#[must_use]
+pub fn queued(port: u16) -> u64 {
+    ["/proc/net/udp", "/proc/net/udp6"]
+        .into_iter()
+        .flat_map(|table| {
+            let table = fs::read_to_string(table).unwrap_or_default();
+            table.lines().filter_map(|line| row(line, port)).collect::<Vec<_>>()
+        })
+        .sum()
+}
+
+/// The receive queue of a row of `/proc/net/udp` that is of this local port.
+fn row(line: &str, port: u16) -> Option<u64> {
+    let mut fields = line.split_whitespace().skip(1);
+    let (_, local) = fields.next()?.rsplit_once(':')?;
+    if u16::from_str_radix(local, 16).ok()? != port {
+        return None;
+    }
+    let (_, queue) = fields.nth(2)?.split_once(':')?;
+    u64::from_str_radix(queue, 16).ok()
+}
+
 /// Of two processes together.
 impl Add for Usage {
     type Output = Self;
@@ -109,6 +132,17 @@ mod tests {
         assert!((after - before).peak >= 20 << 10, "{before}; {after}");
         forget_peak(own).expect("our own");
         assert!(Usage::of(own).expect("alive").peak < after.peak);
+    }
+
+    #[test]
+    fn what_nobody_has_read_is_queued() {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("bound");
+        let address = socket.local_addr().expect("bound");
+        assert_eq!(queued(address.port()), 0);
+        socket.send_to(&[0; 100], address).expect("sent");
+        assert!(queued(address.port()) >= 100);
+        socket.recv_from(&mut [0; 100]).expect("received");
+        assert_eq!(queued(address.port()), 0);
     }
 
     #[test]

@@ -130,6 +130,15 @@ pub(crate) struct Sidecar {
 
 impl Sidecar {
     pub(crate) fn start(pod: &str) -> Self {
+        Self::with(pod, false)
+    }
+
+    /// One that has clients prove their address first, as sidecars do in a flood (RFC 9000 §8.1.2).
+    pub(crate) fn wary(pod: &str) -> Self {
+        Self::with(pod, true)
+    }
+
+    fn with(pod: &str, wary: bool) -> Self {
         let authority = Authority::create(now()).unwrap();
         let route = RouteId::of(pod, "app");
         let key = SelfSigned::generate().unwrap();
@@ -146,7 +155,7 @@ impl Sidecar {
         )
         .unwrap();
         let (connections_tx, connections) = mpsc::unbounded_channel();
-        tokio::spawn(accept(endpoint.clone(), connections_tx));
+        tokio::spawn(accept(endpoint.clone(), connections_tx, wary));
         Self { route, address: endpoint.local_addr().unwrap(), endpoint, connections, authority }
     }
 
@@ -164,8 +173,12 @@ impl Sidecar {
     }
 }
 
-async fn accept(endpoint: Endpoint, connections: mpsc::UnboundedSender<Connection>) {
+async fn accept(endpoint: Endpoint, connections: mpsc::UnboundedSender<Connection>, wary: bool) {
     while let Some(incoming) = endpoint.accept().await {
+        if wary && !incoming.remote_address_validated() {
+            incoming.retry().unwrap();
+            continue;
+        }
         let Ok(connection) = incoming.await else { continue };
         let _ = connections.send(connection.clone());
         tokio::spawn(async move {

@@ -6,12 +6,9 @@ mod forged;
 mod packets;
 mod sessions;
 
-use std::{
-    fs,
-    net::{SocketAddr, UdpSocket},
-};
+use std::net::{SocketAddr, UdpSocket};
 
-use mirrord_usage::Usage;
+use mirrord_usage::{Usage, queued};
 
 use crate::support::{Sidecar, within};
 
@@ -63,26 +60,4 @@ impl<'a> Flood<'a> {
         println!("{}: before {}; then {}", self.name, self.before, Usage { cpu, ..usage });
         usage
     }
-}
-
-/// Bytes in the kernel's queue of a UDP port, in all network families.
-fn queued(port: u16) -> u64 {
-    ["/proc/net/udp", "/proc/net/udp6"]
-        .into_iter()
-        .flat_map(|table| {
-            let table = fs::read_to_string(table).unwrap_or_default();
-            table.lines().filter_map(|line| row(line, port)).collect::<Vec<_>>()
-        })
-        .sum()
-}
-
-/// The receive queue of a row of `/proc/net/udp` that is of this local port.
-fn row(line: &str, port: u16) -> Option<u64> {
-    let mut fields = line.split_whitespace().skip(1);
-    let (_, local) = fields.next()?.rsplit_once(':')?;
-    if u16::from_str_radix(local, 16).ok()? != port {
-        return None;
-    }
-    let (_, queue) = fields.nth(2)?.split_once(':')?;
-    u64::from_str_radix(queue, 16).ok()
 }
