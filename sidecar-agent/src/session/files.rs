@@ -26,7 +26,7 @@ use super::{
 use crate::{
     counts::Kind,
     root::{Refusal, Secrets},
-    twin::{blocking, look},
+    twin::{Twin, blocking, look},
     view::Eyes,
 };
 
@@ -34,7 +34,8 @@ use crate::{
 const LISTING_NAME_BYTES: usize = 64 * 1024;
 /// Frames of a listing that wait for a slow client.
 const LISTING_FRAMES: usize = 2;
-/// How long a client may take none of a listing: it holds a thread, and others wait for their turn.
+/// How long a client may take none of a listing while others wait for their turn: it holds a thread. Where nobody waits it
+/// may be a network that is away, and has time.
 const LISTING_PATIENCE: Duration = Duration::from_secs(5);
 /// Resets need a code; ours have no meaning.
 const STALLED: VarInt = VarInt::from_u32(0);
@@ -148,6 +149,17 @@ fn served<T>(looked: Option<Result<T, Refusal>>) -> Result<T, Failure> {
     looked.ok_or_else(reply::unanswered)?.map_err(|refusal| reply::failure(&refusal))
 }
 
+/// Waits until a client has taken a frame; not longer than [`LISTING_PATIENCE`] while all turns are taken.
+async fn taken<T>(twin: &Twin, sending: impl Future<Output = T>) -> Result<T, Elapsed> {
+    let mut sending = std::pin::pin!(sending);
+    loop {
+        match timeout(LISTING_PATIENCE, sending.as_mut()).await {
+            Err(Elapsed { .. }) if twin.listings.available_permits() > 0 => {}
+            taken => return taken,
+        }
+    }
+}
+
 /// Entries of a folder, frame by frame as they are read, so that a huge folder needs no huge memory.
 pub(super) async fn list(session: &Arc<Session>, list: List, send: &mut Answer<'_>) -> Option<()> {
     let secrets = session.secrets();
@@ -161,7 +173,7 @@ pub(super) async fn list(session: &Arc<Session>, list: List, send: &mut Answer<'
         read_folder(&eyes, &list, secrets, &frames_tx)
     });
     while let Some(frame) = frames_rx.recv().await {
-        match timeout(LISTING_PATIENCE, reply::send(send, Ok((frame, Bytes::new())))).await {
+        match taken(session.twin(), reply::send(send, Ok((frame, Bytes::new())))).await {
             Ok(sent) => sent?,
             Err(Elapsed { .. }) => {
                 // Not an end, which would make it look whole.

@@ -30,8 +30,8 @@ fn main() {
     admission::sessions(&mut report);
     start::pods(&mut report);
     start::commands(&mut report);
-    scale::measure(&mut report);
     far::measure(&mut report);
+    scale::measure(&mut report);
     let results = checkout().join("target/bench/results.json");
     report.write(&results).expect("target/bench can be written");
     println!("\nwritten to {}", results.display());
