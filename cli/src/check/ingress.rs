@@ -17,8 +17,11 @@ use super::{
     webhook,
 };
 
-/// How long the network has to say that nothing listens.
+/// How long its name may take.
 const PATIENCE: Duration = Duration::from_millis(1000);
+/// Packets get lost, and kernels refuse one a second and sender only (`icmp_ratelimit`).
+const KNOCKS: usize = 4;
+const BETWEEN: Duration = Duration::from_millis(500);
 /// Of the control plane's command.
 const OPTION: &str = "--ingress-address=";
 
@@ -112,12 +115,19 @@ async fn listen(address: SocketAddr) -> io::Result<Knock> {
     let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let socket = UdpSocket::bind(any).await?;
     socket.connect(address).await?;
-    // Too short to be QUIC.
-    socket.send(&[0]).await?;
-    Ok(match timeout(PATIENCE, socket.recv(&mut [0; 64])).await {
-        Ok(Err(error)) => Knock::Refused(error.to_string()),
-        Ok(Ok(_)) | Err(_) => Knock::Silent,
-    })
+    for _ in 0..KNOCKS {
+        // Too short to be QUIC. What was refused before is told by either call.
+        let heard = match socket.send(&[0]).await {
+            Ok(_) => timeout(BETWEEN, socket.recv(&mut [0; 64])).await,
+            Err(error) => Ok(Err(error)),
+        };
+        match heard {
+            Ok(Err(error)) => return Ok(Knock::Refused(error.to_string())),
+            Ok(Ok(_)) => break,
+            Err(_) => {}
+        }
+    }
+    Ok(Knock::Silent)
 }
 
 #[cfg(test)]
