@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the fuzz targets (all, or those named) for SECONDS_EACH (60), FUZZ_JOBS (2) at a time, and prints a line for each. Fails
-# where one finds a fault, and says where the input is.
+# where one finds a fault, and says where the input is. FUZZ_SEED chooses where chance begins, 0 leaves that to the time.
 #
 # It needs no terminal and no root. With FUZZ_BACKGROUND=1 and in a session of its own (setsid(1)) it takes what all others
 # leave of the processors: a session has a priority of its own (autogroups: sched(7)).
@@ -57,7 +57,7 @@ start() {
   [[ ! -d fuzz/regressions/$name ]] || folders+=("fuzz/regressions/$name")
   [[ ! -e fuzz/dictionaries/$name.dict ]] || options+=("-dict=fuzz/dictionaries/$name.dict")
   # An input that takes half a minute is a fault; a machine with other work may take some seconds for any.
-  TMPDIR=$scratch "$programs/$name" -max_total_time="$seconds" -timeout=30 -report_slow_units=30 -print_final_stats=1 \
+  TMPDIR=$scratch "$programs/$name" -max_total_time="$seconds" -seed="${FUZZ_SEED:-0}" -timeout=30 -report_slow_units=30 -print_final_stats=1 \
     -artifact_prefix="$results/crashes/$name/" "${options[@]}" "${folders[@]}" </dev/null >"$results/log/$name.log" 2>&1 &
   running[$!]=$name
 }
