@@ -56,8 +56,8 @@ start() {
   folders=("$results/corpus/$name" "fuzz/corpus/$name")
   [[ ! -d fuzz/regressions/$name ]] || folders+=("fuzz/regressions/$name")
   [[ ! -e fuzz/dictionaries/$name.dict ]] || options+=("-dict=fuzz/dictionaries/$name.dict")
-  # An input that takes half a minute is a fault; a machine with other work may take some seconds for any.
-  TMPDIR=$scratch "$programs/$name" -max_total_time="$seconds" -seed="${FUZZ_SEED:-0}" -timeout=30 -report_slow_units=30 -print_final_stats=1 \
+  # An input that takes two minutes is a fault; behind other work any may take many seconds.
+  TMPDIR=$scratch "$programs/$name" -max_total_time="$seconds" -seed="${FUZZ_SEED:-0}" -timeout=120 -report_slow_units=120 -print_final_stats=1 \
     -artifact_prefix="$results/crashes/$name/" "${options[@]}" "${folders[@]}" </dev/null >"$results/log/$name.log" 2>&1 &
   running[$!]=$name
 }
