@@ -14,7 +14,6 @@ use rustls::pki_types::{
 };
 use thiserror::Error;
 use time::OffsetDateTime;
-
 use x509_parser::{certificate::Validity, time::ASN1Time};
 
 use crate::{

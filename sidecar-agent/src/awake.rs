@@ -184,8 +184,8 @@ async fn serve(
             Event::Quiet => {}
             Event::Ended => quiet_since = Instant::now(),
             Event::Incoming(Some(incoming)) => {
-                if let Some((caller, place)) = admit(incoming, twin, boot, &door) {
-                    connections.spawn(connection(caller, place, Arc::clone(twin), Arc::clone(&door)));
+                if let Some(admitted) = admit(incoming, twin, boot, &door) {
+                    connections.spawn(connection(admitted, Arc::clone(twin), Arc::clone(&door)));
                 }
             }
             Event::Incoming(None) | Event::Stop => {
@@ -213,32 +213,28 @@ fn patience(twin: &Twin, quiet_since: Instant, linger: Duration) -> Duration {
     linger.saturating_sub(quiet_since.elapsed()).max(sessions.unwrap_or_default())
 }
 
-/// Who calls, for what, and how that is accepted.
-struct Caller {
+/// Who may begin a handshake, and how it is accepted.
+struct Admitted {
     incoming: Incoming,
-    purpose: Purpose,
     config: Arc<ServerConfig>,
+    place: Place,
 }
 
 /// Lets a caller in, or not. What a connection is for stands in the id that the client first sent to, and decides which
 /// certificate it sees and which protocol it may speak.
-fn admit(
-    incoming: Incoming,
-    twin: &Twin,
-    boot: &Arc<ServerConfig>,
-    door: &Arc<Door>,
-) -> Option<(Caller, Place)> {
+fn admit(incoming: Incoming, twin: &Twin, boot: &Arc<ServerConfig>, door: &Arc<Door>) -> Option<Admitted> {
     let purpose = ConnectionId::parse(&incoming.orig_dst_cid()).map(|id| id.purpose);
-    let (purpose, config) = match (purpose, twin.installed()) {
-        (Some(Purpose::Boot), _) => (Purpose::Boot, Arc::clone(boot)),
-        (Some(Purpose::Session), Some(installed)) => (Purpose::Session, installed.server),
-        _ => {
-            incoming.ignore();
-            return None;
-        }
+    let config = match purpose {
+        Some(Purpose::Boot) => Some(Arc::clone(boot)),
+        Some(Purpose::Session) => twin.installed().map(|installed| installed.server),
+        None => None,
+    };
+    let Some((purpose, config)) = purpose.zip(config) else {
+        incoming.ignore();
+        return None;
     };
     match door.knock(purpose, incoming.remote_address().ip(), incoming.remote_address_validated()) {
-        Verdict::Enter(place) => return Some((Caller { incoming, purpose, config }, place)),
+        Verdict::Enter(place) => return Some(Admitted { incoming, config, place }),
         // Fails only for who has proved its address.
         Verdict::Prove => drop(incoming.retry()),
         Verdict::Refuse => incoming.refuse(),
@@ -248,9 +244,9 @@ fn admit(
 }
 
 /// One connection from handshake to end.
-async fn connection(caller: Caller, mut place: Place, twin: Arc<Twin>, door: Arc<Door>) {
-    let Caller { incoming, purpose, config } = caller;
-    let peer = incoming.remote_address();
+async fn connection(admitted: Admitted, twin: Arc<Twin>, door: Arc<Door>) {
+    let Admitted { incoming, config, mut place } = admitted;
+    let (peer, purpose) = (incoming.remote_address(), place.purpose());
     let failed = |error: &str| {
         if let Some(count) = door.failed() {
             tracing::warn!(%peer, ?purpose, error, count, "handshake failed");
@@ -264,7 +260,7 @@ async fn connection(caller: Caller, mut place: Place, twin: Arc<Twin>, door: Arc
         Ok(connection) => connection,
         Err(error) => {
             failed(&error);
-            return keep(place, purpose).await;
+            return keep(place).await;
         }
     };
     place.entered();
@@ -275,8 +271,8 @@ async fn connection(caller: Caller, mut place: Place, twin: Arc<Twin>, door: Arc
 }
 
 /// A handshake that failed keeps its place as long as its memory.
-async fn keep(place: Place, purpose: Purpose) {
-    let remembered = match purpose {
+async fn keep(place: Place) {
+    let remembered = match place.purpose() {
         Purpose::Boot => BOOT_REMEMBERED,
         Purpose::Session => REMEMBERED,
     };

@@ -111,6 +111,11 @@ impl Door {
 }
 
 impl Place {
+    /// What it is for.
+    pub(crate) fn purpose(&self) -> Purpose {
+        self.purpose
+    }
+
     /// The handshake is done.
     pub(crate) fn entered(&mut self) {
         if std::mem::take(&mut self.in_handshake) {

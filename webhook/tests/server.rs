@@ -38,9 +38,9 @@ struct Server {
 
 impl Server {
     async fn start(routes: Router) -> Self {
-        let keyring = Keyring::fixed(keys());
-        let keys = keyring.now();
-        let serving = Serving::new(keyring, "mirrord-webhook", "mirrord", now()).unwrap();
+        let keys = Arc::new(keys());
+        let (_, keys_rx) = watch::channel(keys.clone());
+        let serving = Serving::new(Keyring::new(keys_rx), "mirrord-webhook", "mirrord", now()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop_tx, stop_rx) = watch::channel(false);

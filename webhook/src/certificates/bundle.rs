@@ -154,7 +154,7 @@ impl Bundle {
     }
 
     fn patch(&self, configuration: &MutatingWebhookConfiguration) -> Option<Value> {
-        patch(configuration, &Ours::of(&self.keeper.keyring().now(), clock::now()))
+        patch(configuration, &Ours::of(&self.keeper.keys(), clock::now()))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt, stream};
-use k8s_openapi::{ByteString, api::core::v1::Secret};
+use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api,
     runtime::{WatchStreamExt, watcher::watch_object},
@@ -73,6 +73,12 @@ impl Keeper {
         Keyring::new(self.keys_tx.subscribe())
     }
 
+    /// The keys as they are now.
+    #[must_use]
+    pub fn keys(&self) -> Arc<Keys> {
+        self.keys_tx.borrow().clone()
+    }
+
     /// Keeps the keys, for ever.
     pub async fn run(self: Arc<Self>) {
         let changes = stream::select(self.changes(&self.names.authority), self.changes(&self.names.gate));
@@ -131,7 +137,7 @@ impl Keeper {
     /// Takes on what the Secrets hold, does what is due, and returns when to look again.
     async fn look(&self, now: UnixTime) -> Result<UnixTime, SecretError> {
         let Pair { authority, gate } = self.read().await?;
-        let keys = self.keys_tx.borrow().clone();
+        let keys = self.keys();
         let step = rotation::authority(&keys, Marks::of(&authority), now)?;
         let authority_due = self.done(authority, step, now).await?;
         let step = rotation::gate(&keys.gate, Marks::of(&gate), self.token_life, now);
@@ -162,11 +168,11 @@ fn read(names: &Names, pair: &Pair) -> Result<Keys, SecretError> {
         let name = name.to_owned();
         move |what| SecretError::Unusable { name, what }
     };
-    let none = BTreeMap::<String, ByteString>::new();
-    let data = |secret: &Secret| secret.data.clone().unwrap_or_else(|| none.clone());
-    let (authority, path_key) =
-        secrets::read_authority(&data(&pair.authority)).map_err(unusable(&names.authority))?;
-    let gate = secrets::read_gate(&data(&pair.gate)).map_err(unusable(&names.gate))?;
+    let none = BTreeMap::new();
+    let Pair { authority, gate } = pair;
+    let (authority, path_key) = secrets::read_authority(authority.data.as_ref().unwrap_or(&none))
+        .map_err(unusable(&names.authority))?;
+    let gate = secrets::read_gate(gate.data.as_ref().unwrap_or(&none)).map_err(unusable(&names.gate))?;
     Ok(Keys { authority, gate, path_key })
 }
 

@@ -62,12 +62,6 @@ impl Keyring {
         Self(keys_rx)
     }
 
-    /// Keys that never change.
-    #[must_use]
-    pub fn fixed(keys: Keys) -> Self {
-        Self(watch::channel(Arc::new(keys)).1)
-    }
-
     /// The keys as they are now.
     #[must_use]
     pub fn now(&self) -> Arc<Keys> {

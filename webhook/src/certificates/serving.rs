@@ -4,7 +4,7 @@
 //! Whether it is time for another is looked at in each handshake, not by a timer: a node that slept for months, or whose
 //! clock jumped, shows a valid one to the first who asks.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use mirrord_certs::{AuthorityError, UnixTime};
 use rustls::{
@@ -35,7 +35,7 @@ pub enum ServingError {
 pub struct Serving {
     keyring: Keyring,
     names: Vec<String>,
-    current: RwLock<Issued>,
+    current: Mutex<Issued>,
 }
 
 struct Issued {
@@ -64,20 +64,14 @@ impl Serving {
     ) -> Result<Arc<Self>, ServingError> {
         // The API server asks for <service>.<namespace>.svc.
         let names = vec![format!("{service}.{namespace}.svc")];
-        let current = RwLock::new(issue(keyring.now(), &names, now)?);
+        let current = Mutex::new(issue(keyring.now(), &names, now)?);
         Ok(Arc::new(Self { keyring, names, current }))
     }
 
     /// The certificate to show at a moment: another one from two thirds of its life on, and after a rotation.
     fn at(&self, now: UnixTime) -> Arc<CertifiedKey> {
         let keys = self.keyring.now();
-        {
-            let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
-            if !current.is_due(&keys, now) {
-                return current.key.clone();
-            }
-        }
-        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if current.is_due(&keys, now) {
             match issue(keys, &self.names, now) {
                 Ok(issued) => *current = issued,
