@@ -72,6 +72,13 @@ impl Developer {
         Run::of(&mut self.exec_command(target, command))
     }
 
+    /// Panics unless a session with the target sees its file, which only the application's user may read.
+    #[track_caller]
+    pub fn sees_the_pods_file(&self, target: &str) {
+        let read = self.exec(target, ["cat", "/var/lib/checkout/private"]).succeeded();
+        assert_eq!(read.text(), "only for 4321\n");
+    }
+
     /// `mirrord exec …`, not yet started.
     #[must_use]
     pub fn exec_command<A: AsRef<OsStr>>(

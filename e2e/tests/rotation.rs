@@ -57,13 +57,6 @@ fn folders_with(key: &str) -> usize {
     cluster().on_node(&["sh", "-c", &find]).text().lines().count()
 }
 
-fn works(scene: &Scene, workload: &str) {
-    // Nothing of another session's is used.
-    let developer = Developer::new(scene.namespace.name());
-    let read = developer.exec(workload, ["cat", "/var/lib/checkout/private"]).succeeded();
-    assert_eq!(read.text(), "only for 4321\n");
-}
-
 #[test]
 fn new_keys_are_taken_on_by_all_and_sessions_and_old_pods_go_on() {
     if !cluster().has_node("looking into the routers' folders") {
@@ -71,6 +64,8 @@ fn new_keys_are_taken_on_by_all_and_sessions_and_old_pods_go_on() {
     }
     let scene = Scene::begin("rotation");
     let namespace = &scene.namespace;
+    // Nothing of another session's is used.
+    let works = |workload| Developer::new(namespace.name()).sees_the_pods_file(workload);
 
     let (old, new) = rotated("mirrord-ca", "tls.crt");
     until(PATIENCE, "the webhook configuration to carry the new authority", || {
@@ -86,25 +81,25 @@ fn new_keys_are_taken_on_by_all_and_sessions_and_old_pods_go_on() {
     });
     assert_eq!(secret("mirrord-ca")["data"]["previous.crt"], old);
     scene.program.goes_on();
-    works(&scene, "deployment/app");
+    works("deployment/app");
     namespace.deploy("later", |_| ());
     namespace.allow_all(&USUAL);
     let trusted = trusted(namespace.name());
     assert_ne!(trusted["app"], trusted["later"], "a new pod trusts the new authority");
-    works(&scene, "deployment/later");
+    works("deployment/later");
 
     // Who starts now has never seen the old key.
     outage::kill("webhook");
     outage::until_asked();
-    works(&scene, "deployment/app");
-    works(&scene, "deployment/later");
+    works("deployment/app");
+    works("deployment/later");
 
     let (current, next) = {
         let before = secret("mirrord-gate")["data"]["current"].clone();
         (before, rotated("mirrord-gate", "next").1)
     };
     assert_eq!(secret("mirrord-gate")["data"]["current"], current, "it doesn't sign before it is known");
-    works(&scene, "deployment/app");
+    works("deployment/app");
     let routers = ["-l", "app.kubernetes.io/component=ingress", "--namespace", "mirrord"];
     cluster().run(&[&["annotate", "pods", "--overwrite", "e2e/look=now"][..], &routers].concat());
     until(KUBELET, "both routers to have the next key", || (folders_with("next") == 2).then_some(()));
@@ -117,8 +112,8 @@ fn new_keys_are_taken_on_by_all_and_sessions_and_old_pods_go_on() {
         (data["current"] == next && data["previous"] == current).then_some(())
     });
     scene.program.goes_on();
-    works(&scene, "deployment/app");
-    works(&scene, "deployment/later");
+    works("deployment/app");
+    works("deployment/later");
 
     assert_eq!(scene.program.failures(), [""; 0], "a session that stands notices nothing");
     scene.pod_was_left_alone();

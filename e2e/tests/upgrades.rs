@@ -111,10 +111,6 @@ fn pods_of_before_are_used_through_upgrade_rollback_and_reinstallation_and_named
     let installation = Installation::found();
     let scene = Scene::begin("upgrades");
     let developer = Developer::new(scene.namespace.name());
-    let works = |developer: &Developer| {
-        let read = developer.exec("deployment/app", ["cat", "/var/lib/checkout/private"]).succeeded();
-        assert_eq!(read.text(), "only for 4321\n");
-    };
 
     // Both parts are rolled out anew.
     let change = ["--set", "webhook.log=debug,ingress.log=debug"];
@@ -123,7 +119,7 @@ fn pods_of_before_are_used_through_upgrade_rollback_and_reinstallation_and_named
     let _ = helm(&["rollback", "mirrord", "--wait", "--timeout", "55s"]).succeeded();
     scene.program.goes_on();
     assert_eq!(scene.program.failures(), [""; 0], "a rollout is no outage");
-    works(&developer);
+    developer.sees_the_pods_file("deployment/app");
 
     let _ = helm(&["uninstall", "mirrord", "--wait", "--timeout", "55s"]).succeeded();
     let end = scene.program.end(Duration::from_secs(50));
@@ -147,7 +143,7 @@ fn pods_of_before_are_used_through_upgrade_rollback_and_reinstallation_and_named
     let _ = installation.install(&[]).succeeded();
     outage::until_asked();
     assert_eq!(SECRETS.map(secret).to_vec(), installation.secrets, "the same keys");
-    works(&developer);
+    developer.sees_the_pods_file("deployment/app");
 
     let _ = helm(&["uninstall", "mirrord", "--wait", "--timeout", "55s"]).succeeded();
     cluster().run(&["delete", "secret", "mirrord-ca", "mirrord-gate", "--namespace", "mirrord"]);
@@ -166,5 +162,5 @@ fn pods_of_before_are_used_through_upgrade_rollback_and_reinstallation_and_named
     let namespace = ["--namespace", scene.namespace.name()];
     cluster().run(&[&["rollout", "restart", "deployment/app"][..], &namespace].concat());
     cluster().run(&[&["rollout", "status", "deployment/app", "--timeout=55s"][..], &namespace].concat());
-    works(&developer);
+    developer.sees_the_pods_file("deployment/app");
 }

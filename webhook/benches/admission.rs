@@ -17,6 +17,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use mirrord_certs::Authority;
+use mirrord_usage::Usage;
 use mirrord_webhook::{
     certificates::{keys::Keys, serving::Serving},
     server::{
@@ -214,7 +215,5 @@ fn processor_time(thread: Pid) -> Duration {
 
 /// Of this process, in KiB.
 fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    Usage::of(std::process::id()).unwrap().resident
 }

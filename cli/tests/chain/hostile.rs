@@ -21,6 +21,7 @@ use mirrord_protocol::{
     reply::{self, Attributes, Data, Entry, Listing, Opened, Pong, Reply},
     request::Family,
 };
+use mirrord_usage::Usage;
 use serde::Serialize;
 
 use super::{
@@ -145,13 +146,6 @@ fn links_lead_to_what_could_be_a_path_and_names_to_a_bounded_number_of_addresses
     assert_eq!(layer.ok::<Resolved>(&Ask::Resolve(resolve)).addresses.len(), ADDRESSES);
 }
 
-/// A number of `/proc/PID/status`, in bytes.
-fn memory(pid: u64, field: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
-}
-
 #[test]
 fn endless_folders_and_files_end_with_an_error_and_cost_the_proxy_little_memory() {
     /// The stream's window, a frame or two, and what the allocator keeps.
@@ -168,10 +162,11 @@ fn endless_folders_and_files_end_with_an_error_and_cost_the_proxy_little_memory(
     let pid = stage.sessions()["local"][0]["pid"].as_u64().unwrap();
     let folder = stage.folder.path().join("mirrord");
     let mut layer = Layer::at(&with_ending(&folder, &format!("-{pid}.layer"))).patient();
-    let before = memory(pid, "VmRSS:");
+    let uses = || Usage::of(u32::try_from(pid).unwrap()).unwrap();
+    let before = uses().resident * 1024;
     assert_eq!(layer.open("/folder", true).map(drop), Err(Some(libc::EOVERFLOW)));
     assert_eq!(layer.open("/file", false).map(drop), Err(Some(libc::EFBIG)));
-    let most = memory(pid, "VmHWM:");
+    let most = uses().peak * 1024;
     assert!(most < before + MOST, "{before} bytes before, {most} at most");
 }
 

@@ -74,8 +74,7 @@ fn a_killed_sidecar_comes_back_under_the_same_session_and_the_application_never_
     });
     assert_eq!(before["status"]["containerStatuses"], after["status"]["containerStatuses"]);
     let session = namespace.sessions();
-    let again = developer.exec("deployment/app", ["cat", "/var/lib/checkout/private"]).succeeded();
-    assert_eq!(again.text(), "only for 4321\n");
+    developer.sees_the_pods_file("deployment/app");
     let name = |sessions: &[Value]| {
         sessions.iter().map(|session| session["metadata"]["name"].clone()).collect::<Vec<_>>()
     };
@@ -98,8 +97,7 @@ fn a_crash_of_the_serving_process_is_mended_inside_the_container_and_the_pod_sta
     let workers = cluster().on_node(&["cat", &format!("/proc/{main}/task/{main}/children")]).text();
     let worker = workers.split_whitespace().next().expect("a session is served by a child").to_owned();
     let _ = cluster().on_node(&["kill", "-KILL", &worker]).succeeded();
-    let again = developer.exec("deployment/app", ["cat", "/var/lib/checkout/private"]).succeeded();
-    assert_eq!(again.text(), "only for 4321\n");
+    developer.sees_the_pods_file("deployment/app");
     assert_eq!(child.try_wait().unwrap().map(|status| status.to_string()), None, "the program runs on");
     assert_eq!(namespace.pods().remove(0)["status"], before["status"], "kubelet saw nothing");
     child.kill().unwrap();
@@ -113,8 +111,7 @@ fn a_replaced_pod_is_followed_by_the_session() {
     let _ = developer.exec("deployment/app", ["true"]).succeeded();
     cluster().run(&["delete", "pod", "--all", "--namespace", namespace.name()]);
     cluster().run(&["rollout", "status", "deployment/app", "--namespace", namespace.name(), "--timeout=55s"]);
-    let again = developer.exec("deployment/app", ["cat", "/var/lib/checkout/private"]).succeeded();
-    assert_eq!(again.text(), "only for 4321\n");
+    developer.sees_the_pods_file("deployment/app");
 }
 
 #[test]

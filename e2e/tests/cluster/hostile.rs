@@ -196,8 +196,7 @@ fn an_application_that_kills_its_twin_is_left_without_it_for_a_moment_and_otherw
     });
     assert_eq!(before["metadata"]["uid"], after["metadata"]["uid"]);
     assert_eq!(before["status"]["containerStatuses"], after["status"]["containerStatuses"]);
-    let again = developer.exec("deployment/app", ["cat", "/var/lib/checkout/private"]).succeeded();
-    assert_eq!(again.text(), "only for 4321\n");
+    developer.sees_the_pods_file("deployment/app");
 }
 
 /// Sends bytes to a unix socket and prints how many come back.

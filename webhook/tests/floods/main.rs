@@ -34,50 +34,53 @@ fn bounded(webhook: &Webhook, flood: &str, memory: u64) {
     assert!(usage.descriptors <= DESCRIPTORS && usage.threads <= webhook.threads() + 1, "{usage}");
 }
 
-#[tokio::test]
-async fn connections_that_never_finish_tls_are_bounded() {
-    let webhook = Webhook::start().await;
+/// Connections of a crowd, all kept open; after those of each address the API server is answered.
+async fn crowd<S>(webhook: &Webhook, connect: impl AsyncFn(u8) -> S) -> Vec<S> {
     let mut crowd = Vec::new();
     for client in 0..CROWD {
         for _ in 0..OF_EACH {
-            let mut stream = webhook.tcp(client).await.unwrap();
-            // A record of a ClientHello, 512 octets long by its own word.
-            stream.write_all(&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc]).await.unwrap();
-            crowd.push(stream);
+            crowd.push(connect(client).await);
         }
         webhook.serves().await;
     }
+    crowd
+}
+
+#[tokio::test]
+async fn connections_that_never_finish_tls_are_bounded() {
+    let webhook = Webhook::start().await;
+    let _crowd = crowd(&webhook, async |client| {
+        let mut stream = webhook.tcp(client).await.unwrap();
+        // A record of a ClientHello, 512 octets long by its own word.
+        stream.write_all(&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc]).await.unwrap();
+        stream
+    })
+    .await;
     bounded(&webhook, "600 connections that never finish TLS", LIMIT / 2);
 }
 
 #[tokio::test]
 async fn idle_connections_are_bounded() {
     let webhook = Webhook::start().await;
-    let mut crowd = Vec::new();
-    for client in 0..CROWD {
-        for _ in 0..OF_EACH {
-            let mut stream = webhook.connect(client).await.unwrap();
-            assert!(write(&mut stream, PREFACE).await);
-            crowd.push(stream);
-        }
-        webhook.serves().await;
-    }
+    let _crowd = crowd(&webhook, async |client| {
+        let mut stream = webhook.connect(client).await.unwrap();
+        assert!(write(&mut stream, PREFACE).await);
+        stream
+    })
+    .await;
     bounded(&webhook, "600 idle HTTP/2 connections", LIMIT / 2);
 }
 
 #[tokio::test]
 async fn headers_that_never_end_are_bounded() {
     let webhook = Webhook::start().await;
-    let mut crowd = Vec::new();
     let head = [b"POST / HTTP/1.1\r\nx: ".to_vec(), vec![b'y'; 400 * 1024]].concat();
-    for client in 0..CROWD {
-        for _ in 0..OF_EACH {
-            let mut stream = webhook.connect(client).await.unwrap();
-            write(&mut stream, &head).await;
-            crowd.push(stream);
-        }
-        webhook.serves().await;
-    }
+    let _crowd = crowd(&webhook, async |client| {
+        let mut stream = webhook.connect(client).await.unwrap();
+        write(&mut stream, &head).await;
+        stream
+    })
+    .await;
     bounded(&webhook, "600 connections with HTTP/1 headers of 400 KiB", LIMIT / 2);
 }
 
@@ -98,19 +101,16 @@ async fn http_2_headers_that_never_end_close_the_connection() {
 #[tokio::test]
 async fn strangers_streams_and_bodies_take_no_memory_and_keep_nobody_waiting() {
     let webhook = Webhook::start().await;
-    let mut crowd = Vec::new();
-    for client in 0..CROWD {
-        for _ in 0..OF_EACH {
-            let mut stream = webhook.connect(client).await.unwrap();
-            let mut flood = PREFACE.to_vec();
-            // What the window of the connection lets through.
-            ids(STREAMS - 1).for_each(|id| flood.extend(post(id, STRANGERS, false)));
-            ids(3).for_each(|id| flood.extend(data(id, &[b'x'; FRAME], false)));
-            write(&mut stream, &flood).await;
-            crowd.push(stream);
-        }
-        webhook.serves().await;
-    }
+    let _crowd = crowd(&webhook, async |client| {
+        let mut stream = webhook.connect(client).await.unwrap();
+        let mut flood = PREFACE.to_vec();
+        // What the window of the connection lets through.
+        ids(STREAMS - 1).for_each(|id| flood.extend(post(id, STRANGERS, false)));
+        ids(3).for_each(|id| flood.extend(data(id, &[b'x'; FRAME], false)));
+        write(&mut stream, &flood).await;
+        stream
+    })
+    .await;
     bounded(&webhook, "600 connections with 63 strangers' streams without end", LIMIT * 3 / 4);
 }
 

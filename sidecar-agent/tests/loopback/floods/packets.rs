@@ -87,45 +87,33 @@ async fn false_calls_wake_one_worker_at_a_time_and_it_goes_back_to_sleep_and_to_
     assert!(sidecar.log().lines().count() < 20 * (wakes + 2), "no flood of lines");
 }
 
-#[tokio::test]
-async fn a_flood_of_calls_that_never_go_on_keeps_the_control_plane_from_nothing() {
+/// First packets of so many boot calls, each with these frames: they cost little, and a session is served right after them.
+async fn calls(flood: &'static str, count: u32, frames: &[u8]) {
     let sidecar = Sidecar::start(&[]);
     sidecar.floor().await;
-    let flood = Flood::begin(&sidecar, "awake, boot handshakes that never go on");
-    flood.send(5_000, LOCAL, |number| initial(&id(Purpose::Boot, sidecar.route, number), b"", PING)).await;
+    let flood = Flood::begin(&sidecar, flood);
+    flood.send(count, LOCAL, |number| initial(&id(Purpose::Boot, sidecar.route, number), b"", frames)).await;
     let usage = flood.usage();
     honest(&sidecar).await;
     assert!(usage.peak <= LIMIT / 2 && usage.threads <= 3, "{usage}");
     assert!(sidecar.log().lines().count() < 100, "no flood of lines");
+}
+
+#[tokio::test]
+async fn a_flood_of_calls_that_never_go_on_keeps_the_control_plane_from_nothing() {
+    calls("awake, boot handshakes that never go on", 5_000, PING).await;
 }
 
 #[tokio::test]
 async fn a_flood_of_calls_that_fail_keeps_the_control_plane_from_nothing() {
-    let sidecar = Sidecar::start(&[]);
-    sidecar.floor().await;
-    let flood = Flood::begin(&sidecar, "awake, boot handshakes that fail");
-    let nonsense = crypto(&[0x2a; 64]);
-    flood
-        .send(5_000, LOCAL, |number| initial(&id(Purpose::Boot, sidecar.route, number), b"", &nonsense))
-        .await;
-    let usage = flood.usage();
-    honest(&sidecar).await;
-    assert!(usage.peak <= LIMIT / 2 && usage.threads <= 3, "{usage}");
-    assert!(sidecar.log().lines().count() < 100, "no flood of lines");
+    calls("awake, boot handshakes that fail", 5_000, &crypto(&[0x2a; 64])).await;
 }
 
 #[tokio::test]
 async fn a_flood_of_calls_by_a_false_control_plane_costs_a_bounded_number_of_handshakes() {
-    let sidecar = Sidecar::start(&[]);
-    sidecar.floor().await;
-    let flood = Flood::begin(&sidecar, "awake, boot handshakes of another authority");
     let stranger = Authority::create(now()).expect("created").control_plane(now()).expect("issued");
     let hello = client_hello(verify::boot_client(&stranger).expect("configured"), "sidecar");
-    flood.send(2_000, LOCAL, |number| initial(&id(Purpose::Boot, sidecar.route, number), b"", &hello)).await;
-    let usage = flood.usage();
-    honest(&sidecar).await;
-    assert!(usage.peak <= LIMIT / 2 && usage.threads <= 3, "{usage}");
-    assert!(sidecar.log().lines().count() < 100, "no flood of lines");
+    calls("awake, boot handshakes of another authority", 2_000, &hello).await;
 }
 
 #[tokio::test]
