@@ -5,7 +5,8 @@
 //! away. It goes behind each leaf that the new one issues: who trusts either accepts them.
 //!
 //! The other way round there is an overlap: who is told of the new authority is told of the old one as well for
-//! [`OVERLAP`], since a replica or a sidecar may still show what the old one issued.
+//! [`OVERLAP`], since a replica or a sidecar may still show what the old one issued. It ends when the old one's
+//! certificate is taken out of the store, so that all replicas see it end, whatever their clocks show.
 
 use rcgen::KeyPair;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
@@ -26,7 +27,7 @@ pub const OVERLAP: u64 = 3600;
 pub(crate) struct Past {
     /// Cross certificates, each for the one before it, the first for the authority itself.
     cross: Vec<Pem>,
-    /// The last authority.
+    /// The last authority, in the overlap.
     previous: Option<Pem>,
 }
 
@@ -90,23 +91,19 @@ impl Authority {
         self.past.cross.iter().map(|one| one.text.as_str()).collect()
     }
 
-    /// The last authority's certificate, PEM; empty where there was none.
+    /// The last authority's certificate, PEM; empty where there was none, or the overlap is over.
     #[must_use]
     pub fn previous_pem(&self) -> &str {
         self.past.previous.as_ref().map_or("", |one| &one.text)
     }
 
-    /// Whose leaves are to be accepted at a moment, PEM: this authority's, and in the overlap its predecessor's.
+    /// Whose leaves are to be accepted, PEM: this authority's, and in the overlap its predecessor's.
     #[must_use]
-    pub fn trusted_pem(&self, now: UnixTime) -> String {
-        let mut text = self.certificate_pem().to_owned();
-        if self.overlap_ends().is_some_and(|end| now < end) {
-            text.push_str(self.previous_pem());
-        }
-        text
+    pub fn trusted_pem(&self) -> String {
+        self.certificate_pem().to_owned() + self.previous_pem()
     }
 
-    /// When its predecessor is no longer shown; `None` where there is none.
+    /// When its predecessor is to be forgotten; `None` where there is none.
     #[must_use]
     pub fn overlap_ends(&self) -> Option<UnixTime> {
         self.past.previous.as_ref().map(|_| self.issued_at() + OVERLAP)

@@ -123,7 +123,7 @@ mod tests {
         let first = Authority::create(NOW).unwrap();
         let third = first.succeed(NOW).unwrap().succeed(NOW).unwrap();
         let of = |authority: &Authority| vec![authority.certificate().to_vec()];
-        let bundle = of_pem((third.trusted_pem(NOW) + &third.cross_pem()).as_bytes()).unwrap();
+        let bundle = of_pem((third.trusted_pem() + &third.cross_pem()).as_bytes()).unwrap();
         assert!(knows(&of(&first), &of(&third), &bundle));
         assert!(knows(&of(&third), &of(&third), &[]), "without any bundle");
         let stranger = Authority::create(NOW).unwrap();

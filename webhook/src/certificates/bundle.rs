@@ -32,8 +32,6 @@ const IN_FORCE_AFTER: u64 = 1;
 
 /// After so long a refused patch is tried again.
 const RETRY: Duration = Duration::from_secs(5);
-/// How often to look at least.
-const LOOK: Duration = Duration::from_secs(600);
 
 /// What is known of the configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,8 +60,8 @@ pub struct Ours {
 }
 
 impl Ours {
-    fn of(keys: &Keys, now: UnixTime) -> Self {
-        let authority_pem = keys.authority.trusted_pem(now) + &keys.authority.cross_pem();
+    fn of(keys: &Keys) -> Self {
+        let authority_pem = keys.authority.trusted_pem() + &keys.authority.cross_pem();
         Self { authority_pem, path_key: keys.path_key.clone() }
     }
 
@@ -95,7 +93,7 @@ impl Bundle {
         let mut found = None;
         let mut known = Configuration::default();
         loop {
-            let pause = if found.is_some() && !known.agrees { RETRY } else { LOOK };
+            let is_refused = found.is_some() && !known.agrees;
             tokio::select! {
                 state = states.next() => match state {
                     Some(Ok(configuration)) => found = configuration,
@@ -106,8 +104,8 @@ impl Bundle {
                     None => return,
                 },
                 () = keyring.changed() => {}
-                // A refused patch is tried again; and the end of an overlap comes without a sign.
-                () = clock::pause(pause) => {}
+                // A refused patch is tried again.
+                () = clock::pause(RETRY), if is_refused => {}
             }
             known = match &mut found {
                 Some(configuration) => self.ensure(configuration).await,
@@ -154,7 +152,7 @@ impl Bundle {
     }
 
     fn patch(&self, configuration: &MutatingWebhookConfiguration) -> Option<Value> {
-        patch(configuration, &Ours::of(&self.keeper.keys(), clock::now()))
+        patch(configuration, &Ours::of(&self.keeper.keys()))
     }
 }
 

@@ -180,7 +180,7 @@ fn is_same(one: &Keys, other: &Keys) -> bool {
     let all = |keys: &Keys| {
         let gate = [Some(&keys.gate.current), keys.gate.next.as_ref(), keys.gate.previous.as_ref()];
         (
-            keys.authority.certificate().clone(),
+            keys.authority.trusted_pem(),
             keys.authority.cross_pem(),
             keys.path_key.clone(),
             gate.map(|key| key.map(|key| *key.as_bytes())),

@@ -2,7 +2,8 @@
 //! alike, and the API server lets one of them write (resourceVersion).
 //!
 //! **Authority.** At two thirds of its life, or when an admin asks, the next one takes over at once: its cross
-//! certificate makes all who trust the old one accept it ([`mirrord_certs::succession`]). The old key is thrown away.
+//! certificate makes all who trust the old one accept it ([`mirrord_certs::succession`]). The old key is thrown away; the
+//! old certificate stays for the overlap.
 //!
 //! **Gate key.** A token of an unknown key opens nothing, so a key is published first, as `next`, and signs only when
 //! routers (kubelet renews their folder within 90 s) and sidecars have it. The one before stays as long as its tokens may
@@ -14,7 +15,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::{ByteString, api::core::v1::Secret, jiff::Timestamp};
 use kube::ResourceExt;
-use mirrord_certs::{AuthorityError, GateMaster, UnixTime};
+use mirrord_certs::{Authority, AuthorityError, GateMaster, UnixTime};
 use mirrord_protocol::DOMAIN;
 
 use super::{
@@ -79,19 +80,28 @@ impl Marks {
 /// # Errors
 /// Where no authority can be made.
 pub fn authority(keys: &Keys, marks: Marks, now: UnixTime) -> Result<Step, AuthorityError> {
-    let due = keys.authority.due_at();
-    if now < due && !marks.asked {
-        return Ok(Step::Wait(due));
+    let Keys { authority, path_key, .. } = keys;
+    let due = authority.due_at();
+    if now >= due || marks.asked {
+        let next = authority.succeed(now)?;
+        return Ok(Step::Write(authority_entries(&next, next.previous_pem(), path_key)));
     }
-    let next = keys.authority.succeed(now)?;
-    Ok(Step::Write(BTreeMap::from([
-        entry(CERTIFICATE, next.certificate_pem().as_bytes()),
-        entry(PRIVATE_KEY, next.key_pem().as_bytes()),
-        entry(CROSS, next.cross_pem().as_bytes()),
-        entry(PREVIOUS, next.previous_pem().as_bytes()),
+    Ok(match authority.overlap_ends() {
+        Some(end) if now >= end => Step::Write(authority_entries(authority, "", path_key)),
+        Some(end) => Step::Wait(end.min(due)),
+        None => Step::Wait(due),
+    })
+}
+
+fn authority_entries(authority: &Authority, previous: &str, path_key: &str) -> BTreeMap<String, ByteString> {
+    BTreeMap::from([
+        entry(CERTIFICATE, authority.certificate_pem().as_bytes()),
+        entry(PRIVATE_KEY, authority.key_pem().as_bytes()),
+        entry(CROSS, authority.cross_pem().as_bytes()),
+        entry(PREVIOUS, previous.as_bytes()),
         // It stays, so that no review gets lost between two replicas of which one knows a new path.
-        entry(PATH, keys.path_key.as_bytes()),
-    ])))
+        entry(PATH, path_key.as_bytes()),
+    ])
 }
 
 /// What the gate's Secret asks for. `token_life`: how long a token lives at most, in seconds. `None` where the system has
@@ -134,8 +144,6 @@ fn gate_entries(keys: &GateKeys) -> BTreeMap<String, ByteString> {
 
 #[cfg(test)]
 mod tests {
-    use mirrord_certs::Authority;
-
     use super::{super::secrets, *};
 
     const NOW: UnixTime = 1_800_000_000;
@@ -176,6 +184,22 @@ mod tests {
             assert_eq!(path, keys.path_key);
             assert!(next.due_at() > now + 1000 * 24 * 3600, "and not again at once");
         }
+    }
+
+    #[test]
+    fn the_last_authority_is_forgotten_when_the_overlap_is_over() {
+        let mut keys = keys();
+        let (last, first) = (keys.authority.certificate_pem().to_owned(), keys.path_key.clone());
+        keys.authority = keys.authority.succeed(NOW).unwrap();
+        let end = keys.authority.overlap_ends().unwrap();
+        assert_eq!(waits(&authority(&keys, Marks::default(), end - 1).unwrap()), end);
+        let data = written(authority(&keys, Marks::default(), end).unwrap());
+        let (forgetful, path) = secrets::read_authority(&data).unwrap();
+        assert_eq!(forgetful.trusted_pem(), keys.authority.certificate_pem());
+        assert_eq!((forgetful.cross_pem(), path), (keys.authority.cross_pem(), first));
+        assert!(keys.authority.trusted_pem().contains(&last), "and before it wasn't");
+        keys.authority = forgetful;
+        assert_eq!(waits(&authority(&keys, Marks::default(), end).unwrap()), keys.authority.due_at());
     }
 
     #[test]

@@ -212,7 +212,7 @@ impl Sessions {
             running: choice.running,
             injected: choice.injected,
             ingress: ingress.to_string(),
-            certificate_authorities: keys.authority.trusted_pem(now),
+            certificate_authorities: keys.authority.trusted_pem(),
             expires_at,
             expires_in: u32::try_from(expires_at.saturating_sub(now)).unwrap_or(u32::MAX),
             targets: Vec::new(),
