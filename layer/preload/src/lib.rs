@@ -34,3 +34,9 @@ mod names;
 mod network;
 mod status;
 mod table;
+
+use mirrord_layer_brain::sys::Heap;
+
+/// Never the program's: see [`Heap`].
+#[global_allocator]
+static HEAP: Heap = Heap::new();

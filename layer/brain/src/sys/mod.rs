@@ -4,6 +4,7 @@
 //! unsafe code of this crate is in this module; what it offers is safe.
 #![expect(unsafe_code, reason = "system calls take raw pointers; this module keeps them to itself")]
 
+mod heap;
 mod raw;
 mod socket;
 
@@ -15,6 +16,7 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
+pub use heap::Heap;
 pub use socket::{
     connect, disconnect, is_v6_only, local_address, option, peer_address, receive, send, to_sockaddr,
     unix_stream,

@@ -336,3 +336,37 @@ int main(void) {
     let program = world.compile("jumps", source, &[]);
     assert_eq!(world.run(&[program]).ok(), "1\n");
 }
+
+#[test]
+fn a_signal_handler_may_ask_while_the_program_is_in_malloc() {
+    let world = World::new();
+    let source = r#"
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/time.h>
+#include <unistd.h>
+static volatile int asked;
+static void ask(int signal) {
+    if (access("/srv/data/hello.txt", R_OK)) _exit(1);
+    asked++;
+}
+int main(void) {
+    struct itimerval often = {{0, 211}, {0, 211}};
+    struct itimerval never = {{0, 0}, {0, 0}};
+    signal(SIGALRM, ask);
+    setitimer(ITIMER_REAL, &often, 0);
+    for (unsigned round = 0; asked < 2000; round++) {
+        void *pieces[64];
+        for (int i = 0; i < 64; i++) pieces[i] = malloc(1 + (round * 37 + i * 101) % 5000);
+        for (int i = 0; i < 64; i++) free(pieces[i]);
+    }
+    setitimer(ITIMER_REAL, &never, 0);
+    printf("%d\n", asked >= 2000);
+    return 0;
+}
+"#;
+    let program = world.compile("handler", source, &[]);
+    assert_eq!(world.run(&[program]).ok(), "1\n");
+}
