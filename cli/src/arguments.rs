@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mirrord_session::Target;
 
-use crate::exit;
+use crate::{config::keys, exit, variables};
 
 /// Run a local program in the context of a Kubernetes workload.
 ///
@@ -31,11 +31,12 @@ Examples:
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run a program in the context of a workload.
-    #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{}", exit::table()))]
+    #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{}\n{}", variables::table(), exit::table()))]
     Exec(Exec),
     /// List the workloads that can be used.
     Ls(List),
-    /// Check a configuration file, and show what it means.
+    /// Check a configuration file, and show what it means. Its --help lists all keys.
+    #[command(after_long_help = keys::table())]
     VerifyConfig(Verify),
     /// Check an installation: webhook, ingress, workloads, rights. For admins.
     ///
@@ -58,13 +59,16 @@ pub enum Command {
 /// Which cluster, and as whom.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Cluster {
-    /// Namespace; else the context's.
+    /// Configuration; else the nearest .mirrord/mirrord.json upwards.
+    #[arg(short = 'f', long, env = "MIRRORD_CONFIG_FILE", value_name = "FILE", hide_env = true)]
+    pub config_file: Option<PathBuf>,
+    /// Namespace; else the configuration's, else the context's.
     #[arg(short, long, value_name = "NS")]
     pub namespace: Option<String>,
-    /// Context of the kubeconfig; else its current one.
+    /// Context; else the configuration's, else the kubeconfig's current one.
     #[arg(long, value_name = "NAME")]
     pub context: Option<String>,
-    /// Kubeconfig; else KUBECONFIG or ~/.kube/config.
+    /// Kubeconfig; else the configuration's, else KUBECONFIG or ~/.kube/config.
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
     /// Act as another user, where you may.
@@ -81,9 +85,6 @@ pub struct Exec {
     /// Whose context: kind/name or kind/name/container/name.
     #[arg(short, long, value_name = "TARGET")]
     pub target: Option<Target>,
-    /// Configuration; else the nearest .mirrord/mirrord.json upwards.
-    #[arg(short = 'f', long, env = "MIRRORD_CONFIG_FILE", value_name = "FILE", hide_env = true)]
-    pub config_file: Option<PathBuf>,
     /// Which cluster, and as whom.
     #[command(flatten)]
     pub cluster: Cluster,

@@ -43,7 +43,11 @@ pub const TABLE: [(Exit, u8, &str); 10] = [
     (Exit::Unreachable, 69, "API server, webhook, ingress or sidecar can't be reached or trusted"),
     (Exit::Internal, 70, "a defect, or something basic is missing on this machine"),
     (Exit::Temporary, 75, "not now: try again"),
-    (Exit::NotGranted, 77, "a right is missing: the message names verb and resource"),
+    (
+        Exit::NotGranted,
+        77,
+        "a right is missing: the message names verb and resource (`check`: not all was checked)",
+    ),
     (Exit::CannotExecute, 126, "the program can't be run, or not under mirrord"),
     (Exit::NotFound, 127, "there is no such program"),
 ];

@@ -28,6 +28,13 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("MIRRORD_LOG", "Filter of the proxy's log, as in `mirrord=debug`."),
 ];
 
+/// The table as text, for `--help`.
+#[must_use]
+pub fn table() -> String {
+    let row = |(name, meaning): &(&str, &str)| format!("  {name:<24}{}\n", meaning.replace('`', ""));
+    format!("Environment variables:\n{}", VARIABLES.iter().map(row).collect::<String>())
+}
+
 /// Warns of variables that are set, unknown, and much like a known one. Others are other programs'.
 pub fn warn_of_slips(progress: &Progress) {
     for (name, _) in std::env::vars_os() {

@@ -30,6 +30,8 @@ pub const NAMESPACE: &str = "mirrord";
 /// Everything that was read.
 #[derive(Debug, Default)]
 pub struct Found {
+    /// The one namespace that was asked about, if not all.
+    pub asked: Option<String>,
     /// The API server's version.
     pub server: Option<Info>,
     /// The resource Session; inner `None`: there is none.

@@ -88,12 +88,14 @@ pub fn check(found: &Found) -> Vec<Finding> {
             findings.push(Topic::Injection.warning(workload.place(), what).fix(fix));
         }
     }
-    if found.namespaces.is_some() && workloads(found).is_empty() {
-        findings.push(
-            Topic::Injection
-                .note("this cluster", "nothing that makes pods has opted in")
-                .fix(format!("kubectl label namespace NAMESPACE {INJECT_LABEL}={ENABLED}")),
-        );
+    if let Some(namespaces) = &found.namespaces
+        && workloads(found).is_empty()
+    {
+        let asked = found.asked.as_deref().filter(|_| !namespaces.is_empty());
+        let place = asked.map_or_else(|| "this cluster".to_owned(), |name| format!("namespace {name}"));
+        let fix =
+            format!("kubectl label namespace {} {INJECT_LABEL}={ENABLED}", asked.unwrap_or("NAMESPACE"));
+        findings.push(Topic::Injection.note(place, "nothing that makes pods has opted in").fix(fix));
     }
     findings
 }

@@ -33,13 +33,39 @@ const PAGE: u32 = 500;
 /// What the chart's objects are labelled with.
 const OURS: &str = "app.kubernetes.io/name=mirrord";
 
+const DEFINITIONS: &str = "customresourcedefinitions.apiextensions.k8s.io";
+const CONFIGURATIONS: &str = "mutatingwebhookconfigurations.admissionregistration.k8s.io";
+
 /// Reads.
 pub struct Reader {
     server: Server,
     client: Client,
     /// Only what is in this namespace, besides the installation.
     namespace: Option<String>,
-    unread: Vec<Finding>,
+    unread: Unread,
+}
+
+/// What could not be read.
+#[derive(Debug, Default)]
+pub struct Unread {
+    /// For want of a right: verb and resource.
+    pub forbidden: Vec<String>,
+    /// For other reasons.
+    pub failed: Vec<Finding>,
+}
+
+impl Unread {
+    /// One finding for all that RBAC forbids: who lacks one right lacks mostly ten.
+    #[must_use]
+    pub fn findings(&self) -> Vec<Finding> {
+        let mut findings = self.failed.clone();
+        if !self.forbidden.is_empty() {
+            let what = format!("not all is checked, as you may not {}", self.forbidden.join(", "));
+            findings
+                .push(Topic::Cluster.warning("your rights", what).fix("run it as an admin of the cluster"));
+        }
+        findings
+    }
 }
 
 impl Reader {
@@ -47,19 +73,20 @@ impl Reader {
     #[must_use]
     pub fn new(server: Server, namespace: Option<String>) -> Self {
         let client = server.client().clone();
-        Self { server, client, namespace, unread: Vec::new() }
+        Self { server, client, namespace, unread: Unread::default() }
     }
 
     /// Everything, and what could not be read.
     ///
     /// # Errors
     /// Where the API server can't be asked.
-    pub async fn read(mut self) -> Result<(Found, Vec<Finding>), Problem> {
+    pub async fn read(mut self) -> Result<(Found, Unread), Problem> {
         let version = self.server.ask("get", None, self.client.apiserver_version()).await?;
-        let mut found = Found { server: Some(version), ..Found::default() };
-        found.definition = self.one(Api::all(self.client.clone()), "sessions.mirrord.dev", "crd").await;
-        found.configuration =
-            self.one(Api::all(self.client.clone()), CONFIGURATION, "mutatingwebhookconfigurations").await;
+        let mut found = Found { asked: self.namespace.clone(), server: Some(version), ..Found::default() };
+        let definitions = Api::all(self.client.clone());
+        found.definition = self.one(definitions, "sessions.mirrord.dev", DEFINITIONS).await;
+        let configurations = Api::all(self.client.clone());
+        found.configuration = self.one(configurations, CONFIGURATION, CONFIGURATIONS).await;
         self.installation(&mut found).await;
         self.opted_in(&mut found).await;
         found.rights = self.rights().await;
@@ -177,12 +204,12 @@ impl Reader {
     }
 
     fn not_read<T>(&mut self, verb: &str, what: &str, fault: Fault) -> Option<T> {
-        let Fault { reason, is_forbidden } = fault;
-        let finding = Topic::Cluster.warning(what, format!("not checked: {reason}"));
-        self.unread.push(match is_forbidden {
-            true => finding.fix(format!("run it as an admin: it has to {verb} {what}")),
-            false => finding,
-        });
+        match fault {
+            Fault { is_forbidden: true, .. } => self.unread.forbidden.push(format!("{verb} {what}")),
+            Fault { reason, .. } => {
+                self.unread.failed.push(Topic::Cluster.error(what, format!("can't be read: {reason}")));
+            }
+        }
         None
     }
 }

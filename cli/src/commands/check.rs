@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use kube::Client;
 use serde::Serialize;
 
-use super::{access, block_on, directory, print, print_json, table};
+use super::{Choice, block_on, directory, print, print_json, table};
 use crate::{
     arguments::{Check, Format},
     check::{
@@ -30,15 +30,18 @@ struct Report {
     errors: usize,
     warnings: usize,
     notes: usize,
+    /// What the caller may not read: verb and resource.
+    forbidden: Vec<String>,
     findings: Vec<Finding>,
 }
 
 /// Checks an installation.
 ///
 /// # Errors
-/// [`Exit::Findings`] where something doesn't work; else that the cluster can't be asked.
+/// [`Exit::Findings`] where something doesn't work; [`Exit::NotGranted`] where not everything could be looked at; else that
+/// the cluster can't be asked.
 pub fn check(arguments: &Check, progress: &Progress) -> Result<(), Problem> {
-    let report = Report::new(block_on(findings(arguments, progress))?);
+    let report = block_on(report(arguments, progress))?;
     match arguments.output {
         Format::Json => print_json(&report)?,
         Format::Table => print(&report.text()),
@@ -46,8 +49,8 @@ pub fn check(arguments: &Check, progress: &Progress) -> Result<(), Problem> {
     report.verdict(progress)
 }
 
-async fn findings(arguments: &Check, progress: &Progress) -> Result<Vec<Finding>, Problem> {
-    let access = access(&arguments.cluster, None, None, &directory()?);
+async fn report(arguments: &Check, progress: &Progress) -> Result<Report, Problem> {
+    let Choice { access, .. } = Choice::new(&arguments.cluster, &directory()?)?;
     let place = access.place(arguments.cluster.namespace.as_deref())?;
     let server = access.server().await?;
     progress.step("reading the cluster");
@@ -59,9 +62,9 @@ async fn findings(arguments: &Check, progress: &Progress) -> Result<Vec<Finding>
         return Err(Refusal::NoNamespace(name.clone()).into());
     }
     let mut findings = platform::check(&found, env!("CARGO_PKG_VERSION"));
-    findings.extend(unread);
+    findings.extend(unread.findings());
     if found.is_installed() == Some(false) {
-        return Ok(findings);
+        return Ok(Report::new(findings, unread.forbidden));
     }
     findings.extend(webhook::check(&found, now()));
     findings.extend(workloads(&server, &found, arguments, progress).await);
@@ -71,7 +74,7 @@ async fn findings(arguments: &Check, progress: &Progress) -> Result<Vec<Finding>
         findings.extend(subjects::check(rights));
         findings
     }));
-    Ok(findings)
+    Ok(Report::new(findings, unread.forbidden))
 }
 
 /// Everything that takes dry runs.
@@ -174,7 +177,7 @@ fn now() -> i64 {
 }
 
 impl Report {
-    fn new(mut findings: Vec<Finding>) -> Self {
+    fn new(mut findings: Vec<Finding>, forbidden: Vec<String>) -> Self {
         // The worst last, where a terminal's reader looks; of the same kind in the order of topics.
         findings.sort_by(|one, other| {
             (one.severity, one.topic, &one.place).cmp(&(other.severity, other.topic, &other.place))
@@ -185,6 +188,7 @@ impl Report {
             errors: count(Severity::Error),
             warnings: count(Severity::Warning),
             notes: count(Severity::Note),
+            forbidden,
             findings,
         }
     }
@@ -216,12 +220,17 @@ impl Report {
     fn verdict(&self, progress: &Progress) -> Result<(), Problem> {
         let Self { errors, warnings, notes, .. } = self;
         let summary = format!("{errors} errors, {warnings} warnings, {notes} notes");
-        if *errors == 0 {
-            progress.step(&summary);
-            return Ok(());
+        if *errors > 0 {
+            return Err(Problem::new(Exit::Findings, format!("not everything works: {summary}"))
+                .help("each line `fix:` above says what to do"));
         }
-        Err(Problem::new(Exit::Findings, format!("not everything works: {summary}"))
-            .help("each line `fix:` above says what to do"))
+        if !self.forbidden.is_empty() {
+            let told = format!("not everything could be checked: {summary}");
+            let rights = format!("run it as an admin of the cluster, who may {}", self.forbidden.join(", "));
+            return Err(Problem::new(Exit::NotGranted, told).help(rights));
+        }
+        progress.step(&summary);
+        Ok(())
     }
 }
 
@@ -231,10 +240,15 @@ mod tests {
     use crate::progress::Mode;
 
     fn report() -> Report {
-        Report::new(vec![
-            Topic::Rights.error("role/dev -n shop", "grants nothing").fix("kubectl edit role/dev -n shop"),
-            Topic::Webhook.ok("deployment/mirrord-webhook -n mirrord", "2 of 2 replicas are available"),
-        ])
+        Report::new(
+            vec![
+                Topic::Rights
+                    .error("role/dev -n shop", "grants nothing")
+                    .fix("kubectl edit role/dev -n shop"),
+                Topic::Webhook.ok("deployment/mirrord-webhook -n mirrord", "2 of 2 replicas are available"),
+            ],
+            vec![],
+        )
     }
 
     #[test]
@@ -251,6 +265,9 @@ mod tests {
         let problem = report().verdict(&progress).unwrap_err();
         assert_eq!(problem.exit, Exit::Findings);
         assert!(problem.message.contains("1 errors, 0 warnings, 0 notes"), "{problem}");
-        assert_eq!(Report::new(vec![Topic::Rights.warning("x", "y")]).verdict(&progress), Ok(()));
+        let warned = Report::new(vec![Topic::Rights.warning("x", "y")], vec![]);
+        assert_eq!(warned.verdict(&progress), Ok(()));
+        let blind = Report { forbidden: vec!["list pods".to_owned()], ..warned };
+        assert_eq!(blind.verdict(&progress).unwrap_err().exit, Exit::NotGranted);
     }
 }

@@ -16,12 +16,12 @@ use mirrord_protocol::feature::Feature;
 use mirrord_session::{Target, TargetError};
 
 use super::{
-    access, block_on, directory, home, ls,
+    Choice, block_on, directory, home, ls,
     report::{self, Coverage},
 };
 use crate::{
     arguments::Exec,
-    config::{Config, file},
+    config::Config,
     environment::{Rules, Variables, parse},
     exit::{Exit, Problem},
     kubernetes::{
@@ -60,8 +60,7 @@ pub fn exec(arguments: &Exec, progress: &Progress) -> Problem {
 
 fn prepare(arguments: &Exec, progress: &Progress) -> Result<Command, Problem> {
     let directory = directory()?;
-    let home = home();
-    let (config, _) = file::load(arguments.config_file.as_deref(), &directory, home.as_deref())?;
+    let choice = Choice::new(&arguments.cluster, &directory)?;
     let linger_seconds = linger()?;
     let name = arguments.command.first().map(OsString::as_os_str).unwrap_or_default();
     let file = program::find(name, std::env::var_os("PATH").as_deref())
@@ -76,9 +75,8 @@ fn prepare(arguments: &Exec, progress: &Progress) -> Result<Command, Problem> {
             settings::ALLOW_LOCAL
         ));
     }
-    let access =
-        access(&arguments.cluster, config.kubeconfig.as_deref(), config.context.as_deref(), &directory);
-    let place = access.place(arguments.cluster.namespace.as_deref().or(config.namespace.as_deref()));
+    let place = choice.place();
+    let Choice { config, access, .. } = choice;
     let Some(target) = target(arguments)?.or(config.target.clone()) else {
         return Err(late_target(arguments).unwrap_or_else(|| no_target(&access, place.ok().as_ref())));
     };
@@ -86,10 +84,11 @@ fn prepare(arguments: &Exec, progress: &Progress) -> Result<Command, Problem> {
     let folder = Folder::of_user()?;
     let layer = layer_file::find(&folder)?;
     let job = job(&config, &target, access, &place, linger_seconds);
-    let found = client::attach(&folder, &job, &|step| progress.step(step))?;
-    announce(&found, progress);
+    let found = client::attach(&folder, &job, &|step| progress.step(step))
+        .map_err(|error| place.explain(error.into()))?;
+    announce(&found, &job.wanted, progress);
 
-    let settings = settings(&config, &found, layer, directory, home);
+    let settings = settings(&config, &found, layer, directory);
     let variables = variables(config.environment.as_ref(), &found.environment, &settings)?;
     let mut command = Command::new(&file);
     command.arg0(name).args(arguments.command.iter().skip(1)).env_clear().envs(variables);
@@ -158,7 +157,7 @@ fn linger() -> Result<u64, Problem> {
     }
 }
 
-fn announce(found: &Found, progress: &Progress) {
+fn announce(found: &Found, wanted: &Wanted, progress: &Progress) {
     let summary = &found.attached.summary;
     let warm = if found.warm { ", warm" } else { "" };
     progress.step(&format!(
@@ -166,7 +165,7 @@ fn announce(found: &Found, progress: &Progress) {
         short(&summary.session),
         summary.target,
         summary.namespace,
-        summary.features.join(", "),
+        report::features(&summary.features, &wanted.optional),
         summary.pod,
         progress.elapsed_ms()
     ));
@@ -185,13 +184,7 @@ fn announce(found: &Found, progress: &Progress) {
     }
 }
 
-fn settings(
-    config: &Config,
-    found: &Found,
-    layer: PathBuf,
-    directory: PathBuf,
-    home: Option<PathBuf>,
-) -> Settings {
+fn settings(config: &Config, found: &Found, layer: PathBuf, directory: PathBuf) -> Settings {
     let granted =
         |feature: Feature| found.attached.summary.features.iter().any(|verb| verb == feature.verb());
     Settings {
@@ -200,7 +193,7 @@ fn settings(
         files: if config.files && granted(Feature::Files) { FileMode::Read } else { FileMode::Local },
         outgoing: config.outgoing && granted(Feature::Outgoing),
         remote_mounts: Vec::new(),
-        local_trees: home.into_iter().chain([directory]).collect(),
+        local_trees: home().into_iter().chain([directory]).collect(),
     }
 }
 

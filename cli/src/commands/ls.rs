@@ -2,7 +2,7 @@
 
 use mirrord_session::TargetReport;
 
-use super::{access, block_on, directory, print, print_json, report::Coverage, table};
+use super::{Choice, block_on, directory, print, print_json, report::Coverage, table};
 use crate::{
     arguments::{Format, List},
     exit::Problem,
@@ -15,9 +15,11 @@ use crate::{
 /// # Errors
 /// Those of the API server.
 pub fn ls(arguments: &List, progress: &Progress) -> Result<(), Problem> {
-    let access = access(&arguments.cluster, None, None, &directory()?);
-    let namespace = access.place(arguments.cluster.namespace.as_deref())?.namespace;
-    let targets = block_on(targets(&access, &namespace, |step| progress.step(step)))?;
+    let choice = Choice::new(&arguments.cluster, &directory()?)?;
+    let place = choice.place()?;
+    let namespace = &place.namespace;
+    let targets = block_on(targets(&choice.access, namespace, |step| progress.step(step)))
+        .map_err(|problem| place.explain(problem))?;
     if arguments.output == Format::Json {
         return print_json(&targets);
     }
@@ -29,7 +31,7 @@ pub fn ls(arguments: &List, progress: &Progress) -> Result<(), Problem> {
     print(&table::layout(["TARGET", "CONTAINERS", "PODS", "WITH SIDECAR", "PROCESSES", "FEATURES"], &rows));
     for report in &targets {
         let coverage = Coverage { running: report.pods, injected: report.injected };
-        if let Some(sentence) = coverage.sentence(&report.target, &namespace, &report.without_sidecar) {
+        if let Some(sentence) = coverage.sentence(&report.target, namespace, &report.without_sidecar) {
             progress.warning(&sentence);
         }
     }
@@ -52,7 +54,7 @@ fn row(report: &TargetReport) -> [String; 6] {
         report.target.clone(),
         table::words(&report.containers),
         report.pods.to_string(),
-        report.injected.to_string(),
+        if report.opted_out { "opted out".to_owned() } else { report.injected.to_string() },
         table::word(&report.process_namespace),
         table::words(&report.features),
     ]

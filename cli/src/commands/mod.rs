@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 
 use crate::{
     arguments::Cluster,
+    config::{Config, file},
     exit::{Exit, Problem},
-    kubernetes::access::Access,
+    kubernetes::access::{Access, AccessError, Place},
 };
 
 /// The user's home directory.
@@ -33,21 +34,41 @@ pub fn directory() -> Result<PathBuf, Problem> {
     })
 }
 
-/// How the API server is reached: flags before the configuration's.
-#[must_use]
-pub fn access(
-    cluster: &Cluster,
-    kubeconfig: Option<&Path>,
-    context: Option<&str>,
-    directory: &Path,
-) -> Access {
-    let named = cluster.kubeconfig.as_deref().or(kubeconfig);
-    let list = std::env::var_os("KUBECONFIG");
-    Access {
-        kubeconfigs: Access::locate(named, list.as_deref(), home().as_deref(), directory),
-        context: cluster.context.clone().or_else(|| context.map(str::to_owned)),
-        user: cluster.user.clone(),
-        groups: cluster.groups.clone(),
+/// What configuration file and command line say together; the command line wins.
+#[derive(Debug)]
+pub struct Choice {
+    /// The file's, else the defaults.
+    pub config: Config,
+    /// How the API server is reached.
+    pub access: Access,
+    namespace: Option<String>,
+}
+
+impl Choice {
+    /// Reads the file that these options name, else the nearest from the directory upwards.
+    ///
+    /// # Errors
+    /// All mistakes in it.
+    pub fn new(cluster: &Cluster, directory: &Path) -> Result<Self, Problem> {
+        let (config, _) = file::load(cluster.config_file.as_deref(), directory, home().as_deref())?;
+        let named = cluster.kubeconfig.as_deref().or(config.kubeconfig.as_deref());
+        let list = std::env::var_os("KUBECONFIG");
+        let access = Access {
+            kubeconfigs: Access::locate(named, list.as_deref(), home().as_deref(), directory),
+            context: cluster.context.clone().or_else(|| config.context.clone()),
+            user: cluster.user.clone(),
+            groups: cluster.groups.clone(),
+        };
+        let namespace = cluster.namespace.clone().or_else(|| config.namespace.clone());
+        Ok(Self { config, access, namespace })
+    }
+
+    /// The place in the cluster.
+    ///
+    /// # Errors
+    /// Where the kubeconfig doesn't work out.
+    pub fn place(&self) -> Result<Place, AccessError> {
+        self.access.place(self.namespace.as_deref())
     }
 }
 

@@ -1,6 +1,9 @@
 //! What a workload's sidecars can't do, in sentences with the line that changes it.
 
-use mirrord_protocol::control::{Obstacle, View};
+use mirrord_protocol::{
+    control::{Obstacle, View},
+    feature::Feature,
+};
 use mirrord_session::{Target, restart_line};
 
 /// How many pods are named; the others are counted.
@@ -38,6 +41,17 @@ impl Coverage {
                 |line| format!("to give them one: {line}"),
             );
         Some(format!("{missing} of {} pods of {target} have no sidecar ({names}); {mends}", self.running))
+    }
+}
+
+/// What a session may do; what was wished for and withheld is told as well, as an error in mid-work would tell it too late.
+#[must_use]
+pub fn features(granted: &[String], wished: &[Feature]) -> String {
+    let withheld = |feature: &&Feature| !granted.iter().any(|verb| verb == feature.verb());
+    let without: Vec<&str> = wished.iter().filter(withheld).map(|feature| feature.verb()).collect();
+    match without.as_slice() {
+        [] => granted.join(", "),
+        without => format!("{}; not granted: {}", granted.join(", "), without.join(", ")),
     }
 }
 

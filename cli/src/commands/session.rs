@@ -7,7 +7,7 @@ use kube::Resource;
 use mirrord_session::Session;
 use serde::Serialize;
 
-use super::{access, block_on, directory, print, print_json, table};
+use super::{Choice, block_on, directory, print, print_json, table};
 use crate::{
     arguments::{Cluster, Format, SessionCommand, SessionList, SessionStop},
     exit::{Exit, Problem},
@@ -94,12 +94,12 @@ struct Scope {
 
 impl Scope {
     fn new(cluster: &Cluster, all: bool) -> Result<Self, Problem> {
-        let access = access(cluster, None, None, &directory()?);
+        let choice = Choice::new(cluster, &directory()?)?;
         let namespace = match all {
             true => None,
-            false => Some(access.place(cluster.namespace.as_deref())?.namespace),
+            false => Some(choice.place()?.namespace),
         };
-        Ok(Self { access, namespace })
+        Ok(Self { access: choice.access, namespace })
     }
 
     async fn sessions(&self) -> Result<(Server, Sessions), Problem> {

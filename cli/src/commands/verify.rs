@@ -44,7 +44,9 @@ pub fn verify(arguments: &Verify, progress: &Progress) -> Result<(), Problem> {
     }
     let (config, file) = found.map_err(|error| match error {
         // Its own advice would be to do what was just done.
-        file::FileError::Mistakes(_) => Problem::from(error).help("all keys are in CONFIGURATION.md"),
+        file::FileError::Mistakes(_) => {
+            Problem::from(error).help("`mirrord verify-config --help` lists all keys")
+        }
         other => other.into(),
     })?;
     if arguments.output == Format::Table {

@@ -123,6 +123,24 @@ pub const KEYS: &[Key] = &[
     ),
 ];
 
+/// The table as text, for `--help`.
+#[must_use]
+pub fn table() -> String {
+    let row = |key: &Key| format!("  {}\n      {}\n", key.path, key.meaning.replace('`', ""));
+    format!("Keys:\n{}", KEYS.iter().map(row).collect::<String>())
+}
+
+/// The path that a name at the top, where it is no key, stands for: its last part, or all of it with dots.
+#[must_use]
+pub fn meant_by(name: &str) -> Option<&'static str> {
+    let nested = |path: &str| path.rsplit_once('.').is_some_and(|(_, last)| last == name || path == name);
+    let found: Vec<&str> = KEYS.iter().map(|key| key.path).filter(|path| nested(path)).collect();
+    let tops: Vec<_> = found.iter().map(|path| path.split('.').next()).collect();
+    let is_one = tops.windows(2).all(|pair| pair[0] == pair[1]);
+    // Of aliases the shortest.
+    found.into_iter().min_by_key(|path| path.len()).filter(|_| is_one)
+}
+
 /// The key of a path.
 #[must_use]
 pub fn find(path: &str) -> Option<&'static Key> {

@@ -80,6 +80,6 @@ impl From<Mistakes> for Problem {
             .map(|mistake| format!("{file}:{}:{}: {}", mistake.line, mistake.column, mistake.message))
             .collect();
         Self::new(Exit::Configuration, lines.join("\n"))
-            .help("`mirrord verify-config` checks the file without starting anything; all keys are in CONFIGURATION.md")
+            .help("`mirrord verify-config` checks the file without starting anything; with --help it lists all keys")
     }
 }

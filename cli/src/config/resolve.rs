@@ -209,6 +209,22 @@ mod tests {
     }
 
     #[test]
+    fn a_key_at_the_wrong_place_is_led_to_the_right_one() {
+        for (wrong, meant) in [
+            ("namespace", "\"namespace\" in \"target\""),
+            ("target.namespace", "\"namespace\" in \"target\""),
+            ("deployment", "\"deployment\" in \"target\""),
+            ("exclude", "\"exclude\" in \"feature.env\""),
+        ] {
+            let told = mistakes(&format!("{{\"{wrong}\": 1}}"));
+            assert_eq!(
+                told,
+                format!(".mirrord/mirrord.json:1:2: unknown key \"{wrong}\", did you mean {meant}?")
+            );
+        }
+    }
+
+    #[test]
     fn all_mistakes_are_told_at_once_in_the_file_s_order() {
         let text = r#"{
   "feature": {

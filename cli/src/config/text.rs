@@ -206,6 +206,10 @@ fn expected(kinds: &[Kind], nested: bool) -> String {
 
 fn unknown(name: &str, path: &str, known: &[&str]) -> String {
     let place = if path.is_empty() { String::new() } else { format!(" in {path:?}") };
+    let nested = keys::meant_by(name).filter(|_| path.is_empty()).and_then(|meant| meant.rsplit_once('.'));
+    if let Some((object, last)) = nested {
+        return format!("unknown key {name:?}, did you mean {last:?} in {object:?}?");
+    }
     match nearest(name, known.iter().copied(), LIKELY) {
         Some(nearest) => format!("unknown key {name:?}{place}, did you mean {nearest:?}?"),
         None => {

@@ -41,8 +41,40 @@ pub struct Access {
 pub struct Place {
     /// Where Sessions are made.
     pub namespace: String,
+    /// Who chose it.
+    pub chosen_by: ChosenBy,
     /// Of the cluster and of who asks there: differs where either does. A hash, as it covers credentials.
     pub fingerprint: [u8; 32],
+}
+
+/// Who chose a namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChosenBy {
+    /// The command line or the configuration file.
+    User,
+    /// The kubeconfig's context, or the pod that mirrord runs in.
+    Context,
+    /// Nobody: it is `default`.
+    Nobody,
+}
+
+impl Place {
+    /// Where something isn't found or allowed in a namespace that nobody named, the namespace is what to look at first.
+    #[must_use]
+    pub fn explain(&self, problem: Problem) -> Problem {
+        let origin = match self.chosen_by {
+            ChosenBy::User => return problem,
+            ChosenBy::Context => "is the context's",
+            ChosenBy::Nobody => "is taken where nothing names another",
+        };
+        if !matches!(problem.exit, Exit::Target | Exit::NotGranted) {
+            return problem;
+        }
+        let first =
+            format!("namespace {:?} {origin}: was another meant? -n NAMESPACE chooses it", self.namespace);
+        let help = problem.help.iter().fold(first, |first, help| format!("{first}\n{help}"));
+        Problem { help: Some(help), ..problem }
+    }
 }
 
 /// Why the API server can't even be asked.
@@ -162,9 +194,13 @@ impl Access {
             part(&credentials(user.and_then(|named| named.auth_info.as_ref())));
             context.namespace
         };
-        let namespace = namespace.map(str::to_owned).or(standard).unwrap_or_else(|| "default".to_owned());
+        let (namespace, chosen_by) = match (namespace, standard) {
+            (Some(chosen), _) => (chosen.to_owned(), ChosenBy::User),
+            (None, Some(standard)) => (standard, ChosenBy::Context),
+            (None, None) => ("default".to_owned(), ChosenBy::Nobody),
+        };
         part(&namespace);
-        Ok(Place { namespace, fingerprint: hash.finalize().into() })
+        Ok(Place { namespace, chosen_by, fingerprint: hash.finalize().into() })
     }
 
     fn context(&self, kubeconfig: &Kubeconfig) -> Result<kube::config::Context, AccessError> {
@@ -288,6 +324,22 @@ contexts:
         assert_eq!(namespace(&access, None), "shop");
         access.context = Some("bare".to_owned());
         assert_eq!(namespace(&access, None), "default");
+    }
+
+    #[test]
+    fn where_nobody_named_the_namespace_it_is_what_to_look_at_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let access = access(folder.path(), "t");
+        let missing = Problem::new(Exit::Target, "no such workload").help("look");
+        let told = access.place(None).unwrap().explain(missing.clone()).help.unwrap();
+        assert_eq!(
+            told,
+            "namespace \"shop\" is the context's: was another meant? -n NAMESPACE chooses it\nlook"
+        );
+        let named = access.place(Some("shop")).unwrap();
+        assert_eq!(named.explain(missing.clone()), missing);
+        let elsewhere = Problem::new(Exit::Unreachable, "no way");
+        assert_eq!(access.place(None).unwrap().explain(elsewhere.clone()), elsewhere);
     }
 
     #[test]

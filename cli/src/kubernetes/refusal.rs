@@ -264,9 +264,9 @@ fn quoted(message: &str) -> Option<&str> {
 fn advice_on_denial(word: &str) -> Option<&'static str> {
     match word {
         "not_found" => Some("`mirrord ls` lists the targets of a namespace; choose it with -n"),
-        "no_sidecar" => Some(
-            "mirrord enters pods when they are created: the line above makes new ones, once; `mirrord ls` shows what can be used now",
-        ),
+        "no_sidecar" => {
+            Some("mirrord enters pods only when they are created; `mirrord ls` shows what can be used now")
+        }
         "not_granted" => Some(
             "turn off what you don't need in the configuration (feature.env, feature.fs, feature.network)",
         ),

@@ -51,10 +51,11 @@ mod tests {
     use mirrord_protocol::feature::Feature;
 
     use super::*;
+    use crate::kubernetes::access::ChosenBy;
 
     #[test]
     fn only_the_same_wish_at_the_same_place_shares_a_proxy() {
-        let place = Place { namespace: "shop".to_owned(), fingerprint: [1; 32] };
+        let place = Place { namespace: "shop".to_owned(), chosen_by: ChosenBy::User, fingerprint: [1; 32] };
         let wanted = Wanted {
             target: "deployment/a".to_owned(),
             container: None,

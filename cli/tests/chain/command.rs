@@ -6,7 +6,7 @@ use std::{
     process::{Command, Output},
 };
 
-use mirrord_cli::exit::TABLE;
+use mirrord_cli::{config::keys::KEYS, exit::TABLE, variables::VARIABLES};
 
 fn mirrord(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mirrord"));
@@ -39,6 +39,10 @@ fn help_fits_a_screen_and_documents_every_exit_code() {
     for (_, number, meaning) in TABLE {
         assert!(help.contains(&format!("{number}  {meaning}")), "{help}");
     }
+    let (_, help, _) = run(mirrord(folder.path()).args(["exec", "--help"]));
+    assert!(VARIABLES.iter().all(|(name, _)| help.contains(name)), "{help}");
+    let (_, help, _) = run(mirrord(folder.path()).args(["verify-config", "--help"]));
+    assert!(KEYS.iter().all(|key| help.contains(key.path)), "{help}");
 }
 
 #[test]
@@ -58,12 +62,14 @@ fn a_wrong_command_line_ends_with_64() {
 }
 
 #[test]
-fn a_wrong_configuration_is_told_with_its_place_by_both_commands_that_read_it() {
+fn a_wrong_configuration_is_told_with_its_place_by_every_command_that_reads_it() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join(".mirrord")).unwrap();
     fs::write(folder.path().join(".mirrord/mirrord.json"), "{\n  \"trget\": \"pod/a\"\n}").unwrap();
     let expected = "error: .mirrord/mirrord.json:2:3: unknown key \"trget\", did you mean \"target\"?\n";
-    for arguments in [&["verify-config"][..], &["exec", "--", "true"]] {
+    for arguments in
+        [&["verify-config"][..], &["exec", "--", "true"], &["ls"], &["session", "ls"], &["check"]]
+    {
         let (code, out, err) = run(mirrord(folder.path()).args(arguments));
         assert_eq!((code, out.as_str()), (65, ""));
         assert!(err.starts_with(expected), "{err}");

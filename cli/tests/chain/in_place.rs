@@ -125,7 +125,9 @@ fn the_command_keeps_pid_streams_and_exit_code() {
     let mine: Vec<&str> = err.lines().take_while(|line| line.starts_with("mirrord: ")).collect();
     assert_eq!(mine.len() + 1, err.lines().count(), "one line a step: {err}");
     assert!(
-        mine.last().unwrap().contains("deployment/checkout in shop (env, files, outgoing) – pod checkout-1"),
+        mine.last().unwrap().contains(
+            "deployment/checkout in shop (env, files, outgoing; not granted: secrets) – pod checkout-1"
+        ),
         "{err}"
     );
 }

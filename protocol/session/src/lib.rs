@@ -142,6 +142,9 @@ pub struct TargetReport {
     /// Names of running pods without a sidecar, at most [`NAMED_PODS`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub without_sidecar: Vec<String>,
+    /// Whether all of its running pods are labelled to have none.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub opted_out: bool,
 }
 
 /// How many pods without a sidecar are named.

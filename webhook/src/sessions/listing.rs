@@ -17,7 +17,7 @@ use mirrord_session::{NAMED_PODS, TargetKind, TargetReport};
 use super::{
     grants::Grants,
     lookup::{Lookup, Workload, controller_of, kind_of},
-    sidecars::{is_running, process_namespace, sidecars},
+    sidecars::{is_running, opts_out, process_namespace, sidecars},
 };
 use crate::injection::ProcessNamespace;
 
@@ -64,6 +64,7 @@ pub async fn list(
 struct Sum {
     pods: u32,
     injected: u32,
+    opted_out: u32,
     containers: BTreeSet<String>,
     without_sidecar: BTreeSet<String>,
     process_namespaces: BTreeSet<&'static str>,
@@ -73,6 +74,7 @@ impl Sum {
     fn add(&mut self, pod: &Pod) {
         let sidecars = sidecars(pod);
         self.pods += 1;
+        self.opted_out += u32::from(opts_out(pod));
         if sidecars.is_empty() {
             self.without_sidecar.insert(pod.name_any());
             return;
@@ -98,6 +100,7 @@ impl Sum {
             features: Vec::new(),
             process_namespace: process_namespace.to_owned(),
             without_sidecar: self.without_sidecar.into_iter().take(NAMED_PODS).collect(),
+            opted_out: self.opted_out == self.pods,
         }
     }
 }
@@ -217,5 +220,14 @@ mod tests {
         let report = report(&[injected("db-0", None), bare]);
         assert_eq!((report.pods, report.injected), (2, 1));
         assert_eq!(report.without_sidecar, ["db-1"]);
+    }
+
+    #[test]
+    fn a_workload_whose_pods_all_opt_out_is_told_from_one_that_lacks_sidecars() {
+        let bare = || pod("db-1", &owner("apps/v1", "StatefulSet", "db"));
+        let mut out = bare();
+        out.labels_mut().insert(mirrord_session::INJECT_LABEL.to_owned(), "disabled".to_owned());
+        assert!(report(&[out.clone()]).opted_out);
+        assert!(!report(&[out, bare()]).opted_out);
     }
 }

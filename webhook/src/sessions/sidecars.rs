@@ -134,15 +134,18 @@ fn why_none(running: &[&Pod], container: Option<&str>) -> WhyNone {
     }
     let with = names(running.iter().flat_map(|pod| sidecars(pod)).map(|sidecar| sidecar.name));
     if with.is_empty() {
-        let opted_out = |pod: &&Pod| {
-            pod.labels().get(mirrord_session::INJECT_LABEL).is_some_and(|label| label == "disabled")
-        };
-        return WhyNone::NoSidecar { opted_out: running.iter().all(opted_out) };
+        return WhyNone::NoSidecar { opted_out: running.iter().all(|pod| opts_out(pod)) };
     }
     match container {
         Some(wanted) if !with.iter().any(|name| name == wanted) => WhyNone::OtherContainers(with),
         _ => WhyNone::NotStarted,
     }
+}
+
+/// Whether a pod's own label says that it gets no sidecar.
+#[must_use]
+pub fn opts_out(pod: &Pod) -> bool {
+    pod.labels().get(mirrord_session::INJECT_LABEL).is_some_and(|label| label == "disabled")
 }
 
 fn names(all: impl Iterator<Item = String>) -> Vec<String> {
