@@ -13,6 +13,7 @@ use crate::{
     gate::Gate,
     identity::Identity,
     ids::ResetKey,
+    session::Connections,
     sessions::Sessions,
     view::{Eyes, Views},
     worker::{Diary, Memory},
@@ -36,6 +37,8 @@ pub(crate) struct Twin {
     pub(crate) views: Views,
     /// Whom we serve; each connection watches it.
     pub(crate) sessions: watch::Sender<Sessions>,
+    /// Connections of announced sessions.
+    pub(crate) connections: Connections,
     /// Connections that wait to be announced.
     pub(crate) hellos: Semaphore,
     pub(crate) lookups: Semaphore,
@@ -83,6 +86,7 @@ impl Twin {
             windows,
             views,
             sessions: watch::Sender::new(Sessions::after(memory.revision)),
+            connections: Connections::default(),
             hellos: Semaphore::new(HELLOS_WAITING),
             lookups: Semaphore::new(LOOKUPS),
             listings: Semaphore::new(LISTINGS),

@@ -4,6 +4,7 @@
 //! looked up anew at every request and watched in between, so that a shrunken, expired or deleted session ends at once,
 //! in the middle of a transfer too.
 
+mod connections;
 mod files;
 mod grant;
 mod network;
@@ -30,6 +31,7 @@ use tokio::{
     time::{error::Elapsed, timeout},
 };
 
+pub(crate) use self::connections::Connections;
 use self::grant::{Ended, Session};
 use crate::{
     clock,
@@ -92,6 +94,7 @@ async fn converse(
     if let Err(ending) = announced(twin, key).await {
         return ending;
     }
+    let _entry = twin.connections.enter(key, connection);
     let (mut control, hello, _receive) = match timeout(CONTROL, hello(connection)).await {
         Ok(Ok(streams)) => streams,
         Ok(Err(ending)) => return ending,

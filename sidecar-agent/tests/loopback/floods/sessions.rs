@@ -215,3 +215,21 @@ async fn who_lists_folders_and_reads_none_of_it_loses_its_turn_to_others() {
     let usage = flood.usage();
     assert!(usage.peak <= LIMIT && usage.threads <= 12, "{usage}");
 }
+
+#[tokio::test]
+async fn of_many_connections_of_one_session_the_newest_stay_and_others_keep_theirs() {
+    let sidecar = Sidecar::start(&[]);
+    let ((mine, first), honest, _control_plane) = two_sessions(&sidecar).await;
+    let mut newer = Vec::new();
+    // More than there are places for sessions in all.
+    for _ in 0..200 {
+        let mut next = sidecar.session(&mine, &[Feature::Env, Feature::Files]).await;
+        next.rights().await;
+        newer.push(next);
+    }
+    assert_eq!(closed(&first.connection).await.0, Some(CloseCode::Busy));
+    let stand = newer.iter().filter(|session| session.connection.close_reason().is_none()).count();
+    assert_eq!(stand, 8);
+    is_served(newer.last().expect("opened")).await;
+    is_served(&honest).await;
+}
