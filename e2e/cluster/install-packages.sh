@@ -24,6 +24,7 @@ needs+=(
   "jq jq"
   "psql postgresql-client"
   "python3 python3"
+  "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1 libfaketime"
   "flock util-linux"
   "shellcheck shellcheck"
   "/usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring"

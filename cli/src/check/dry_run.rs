@@ -12,6 +12,8 @@ use kube::{
 };
 use serde_json::Value;
 
+use crate::kubernetes::server::in_time;
+
 /// Requests at once: the API server has others to serve.
 const AT_ONCE: usize = 8;
 
@@ -38,9 +40,10 @@ pub async fn create_all(client: &Client, pods: Vec<Value>) -> Vec<Answer> {
 
 /// Asks for one pod.
 pub async fn create(client: &Client, pod: &Value) -> Answer {
-    match ask(client, pod).await {
-        Ok(answer) => answer,
-        Err(error) => Answer::Failed(error.to_string()),
+    match in_time(ask(client, pod)).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => Answer::Failed(error.to_string()),
+        Err(late) => Answer::Failed(late.to_string()),
     }
 }
 

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     exit::Problem,
-    kubernetes::server::{REQUEST, Server},
+    kubernetes::server::{Server, in_time},
 };
 
 /// Objects per page of a list.
@@ -178,7 +178,7 @@ impl Reader {
     where
         K: Clone + DeserializeOwned + Debug,
     {
-        match in_time(api.get_opt(name)).await {
+        match asked(api.get_opt(name)).await {
             Ok(found) => Some(found),
             Err(fault) => self.not_read("get", what, fault),
         }
@@ -191,7 +191,7 @@ impl Reader {
         let mut parameters = parameters.clone().limit(PAGE);
         let mut items = Vec::new();
         loop {
-            let page = match in_time(api.list(&parameters)).await {
+            let page = match asked(api.list(&parameters)).await {
                 Ok(page) => page,
                 Err(fault) => return self.not_read("list", what, fault),
             };
@@ -220,9 +220,8 @@ struct Fault {
     is_forbidden: bool,
 }
 
-/// Asks for a minute at most.
-async fn in_time<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, Fault> {
-    match tokio::time::timeout(REQUEST, request).await {
+async fn asked<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, Fault> {
+    match in_time(request).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(kube::Error::Api(status))) => {
             // What is no API server's may be a whole page.
@@ -230,9 +229,6 @@ async fn in_time<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T,
             Err(Fault { reason, is_forbidden: status.code == 403 })
         }
         Ok(Err(error)) => Err(Fault { reason: error.to_string(), is_forbidden: false }),
-        Err(_) => {
-            let reason = format!("no answer within {} s", REQUEST.as_secs());
-            Err(Fault { reason, is_forbidden: false })
-        }
+        Err(late) => Err(Fault { reason: late.to_string(), is_forbidden: false }),
     }
 }

@@ -3,14 +3,28 @@
 use std::{fmt, future::Future, pin::pin, sync::Arc, time::Duration};
 
 use kube::Client;
+use thiserror::Error;
 use tokio::time::timeout;
 
 use super::refusal::{Attempt, Refusal};
 
 /// How long one request may take: much longer than admission (10 s).
-pub const REQUEST: Duration = Duration::from_secs(60);
+const REQUEST: Duration = Duration::from_secs(60);
 /// How long people wait without a word.
 const WORD: Duration = Duration::from_secs(3);
+
+/// A request took too long.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("no answer within {} s", REQUEST.as_secs())]
+pub struct Late;
+
+/// Waits for a request, for a minute at most.
+///
+/// # Errors
+/// [`Late`].
+pub async fn in_time<T>(request: impl Future<Output = T>) -> Result<T, Late> {
+    timeout(REQUEST, request).await.map_err(|_| Late)
+}
 
 /// An API server, as one user reaches it.
 #[derive(Clone)]
@@ -44,10 +58,10 @@ impl Server {
     ) -> Result<T, Refusal> {
         let attempt =
             Attempt { verb, namespace: namespace.map(str::to_owned), server: self.name.to_string() };
-        let refusal = match timeout(REQUEST, request).await {
+        let refusal = match in_time(request).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(error)) => Refusal::new(&error, attempt),
-            Err(_) => Refusal::Silent { server: attempt.server, seconds: REQUEST.as_secs() },
+            Err(Late) => Refusal::Silent { server: attempt.server, seconds: REQUEST.as_secs() },
         };
         Err(self.look_again(refusal).await)
     }
@@ -56,7 +70,7 @@ impl Server {
     async fn look_again(&self, refusal: Refusal) -> Refusal {
         let Refusal::NotInstalled { .. } = refusal else { return refusal };
         let attempt = Attempt { verb: "get", namespace: None, server: self.name.to_string() };
-        match timeout(REQUEST, self.client.apiserver_version()).await {
+        match in_time(self.client.apiserver_version()).await {
             Ok(Err(error)) => match Refusal::new(&error, attempt) {
                 Refusal::NotInstalled { server } => {
                     Refusal::Foreign { server, code: Some(404), text: String::new() }
@@ -67,7 +81,7 @@ impl Server {
                 }
                 _ => refusal,
             },
-            Err(_) => Refusal::Silent { server: self.name.to_string(), seconds: REQUEST.as_secs() },
+            Err(Late) => Refusal::Silent { server: self.name.to_string(), seconds: REQUEST.as_secs() },
             Ok(Ok(_)) => refusal,
         }
     }

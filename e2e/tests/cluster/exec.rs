@@ -3,6 +3,7 @@ use std::{
     io::{BufRead, BufReader},
     os::unix::process::ExitStatusExt,
     process::{Command, Stdio},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use mirrord_e2e::{
@@ -216,4 +217,23 @@ fn variables(run: &Run) -> BTreeMap<String, String> {
         .filter_map(|line| line.split_once('='))
         .map(|(name, value)| (name.into(), value.into()))
         .collect()
+}
+
+#[test]
+fn a_laptop_whose_clock_is_minutes_off_works_as_any_other() {
+    const CLOCK: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+    let work = "cat /etc/checkout/config.yaml && exec python3 checkout.py --once";
+    let there = shop().inside(&["sh", "-c", work]).succeeded();
+    for offset in [300, -300] {
+        let developer = Developer::new(NAMESPACE);
+        let mut exec = developer.exec_command(CHECKOUT, ["sh", "-c", &format!("date +%s && {work}")]);
+        exec.env("LD_PRELOAD", CLOCK).env("FAKETIME", format!("{offset:+}s")).env("DONT_FAKE_MONOTONIC", "1");
+        let here = Run::of(exec.current_dir(checkout().join("e2e/shop/checkout"))).succeeded();
+        let text = here.text();
+        let (moment, text) = text.split_once('\n').expect("several lines");
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs().cast_signed();
+        let off = moment.parse::<i64>().expect("a moment") - now;
+        assert!((off - offset).abs() < 60, "its clock is off by {off} s: {}", here.story());
+        assert_eq!(text, there.text(), "{}", here.story());
+    }
 }
