@@ -24,11 +24,15 @@ const LARGEST: usize = 16 << 10;
 const CLASSES: usize = (LARGEST / SMALLEST).ilog2() as usize + 1;
 /// Size and alignment of a slab, in bytes. Pages that no slot of it was ever in use of are only addresses.
 const SLAB: usize = 64 << 10;
+/// Size and alignment of what is mapped for slabs at a time, in bytes: a short program asks the kernel once.
+const REGION: usize = 16 * SLAB;
 
 /// Slabs of each class of sizes, the newest first. They are never given back.
 #[derive(Debug)]
 pub struct Heap {
     classes: [AtomicPtr<Slab>; CLASSES],
+    /// Where the next slab begins; at a multiple of [`REGION`] where none is left.
+    spare: AtomicPtr<u8>,
 }
 
 /// The head of a slab; its slots follow at multiples of their size.
@@ -101,7 +105,8 @@ impl Heap {
     #[must_use]
     #[expect(clippy::new_without_default, reason = "it is made in a static, where Default can't be called")]
     pub const fn new() -> Self {
-        Self { classes: [const { AtomicPtr::new(null_mut()) }; CLASSES] }
+        let classes = [const { AtomicPtr::new(null_mut()) }; CLASSES];
+        Self { classes, spare: AtomicPtr::new(null_mut()) }
     }
 
     fn take(&self, class: usize) -> *mut u8 {
@@ -114,8 +119,46 @@ impl Heap {
             }
             next = slab.older;
         }
-        let slab = new_slab(newest, class);
-        if slab.is_null() { null_mut() } else { slot_of(slab, class, 0) }
+        self.add_slab(newest, class)
+    }
+
+    /// The first slot of a new slab, which goes to the list's head; null where there is no memory.
+    #[cold]
+    fn add_slab(&self, newest: &AtomicPtr<Slab>, class: usize) -> *mut u8 {
+        let place = self.fresh_slab().cast::<Slab>();
+        if place.is_null() {
+            return null_mut();
+        }
+        let mut older = newest.load(Ordering::Relaxed);
+        loop {
+            // SAFETY: it is fresh, large enough and aligned, and nobody else knows it until it is in the list.
+            unsafe { place.write(Slab { taken: AtomicU64::new(never_free(class) | 1), older }) };
+            match newest.compare_exchange_weak(older, place, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return slot_of(place, class, 0),
+                Err(current) => older = current,
+            }
+        }
+    }
+
+    /// Memory for a slab, from a region that is mapped when there is none; null where there is no memory.
+    fn fresh_slab(&self) -> *mut u8 {
+        let mut spare = self.spare.load(Ordering::Relaxed);
+        loop {
+            let is_used_up = spare.addr().is_multiple_of(REGION);
+            let slab = if is_used_up { map(REGION, REGION) } else { spare };
+            if slab.is_null() {
+                return null_mut();
+            }
+            let next = slab.wrapping_add(SLAB);
+            match self.spare.compare_exchange(spare, next, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return slab,
+                Err(current) => spare = current,
+            }
+            if is_used_up {
+                // SAFETY: it was just mapped, and another's region is in use in its place.
+                unsafe { unmap(slab, REGION) };
+            }
+        }
     }
 }
 
@@ -149,24 +192,6 @@ unsafe fn give_back(place: *mut u8, class: usize) {
     // SAFETY: slabs are aligned to their size and slots lie within them, so there is the slab's head.
     let slab = unsafe { &*slab.cast::<Slab>() };
     slab.taken.fetch_and(!(1 << slot), Ordering::Release);
-}
-
-/// A new slab at the list's head, its first slot taken; null where there is no memory.
-#[cold]
-fn new_slab(newest: &AtomicPtr<Slab>, class: usize) -> *mut Slab {
-    let place = map(SLAB, SLAB).cast::<Slab>();
-    if place.is_null() {
-        return null_mut();
-    }
-    let mut older = newest.load(Ordering::Relaxed);
-    loop {
-        // SAFETY: it was just mapped, large enough and aligned, and nobody else knows it until it is in the list.
-        unsafe { place.write(Slab { taken: AtomicU64::new(never_free(class) | 1), older }) };
-        match newest.compare_exchange_weak(older, place, Ordering::Release, Ordering::Relaxed) {
-            Ok(_) => return place,
-            Err(current) => older = current,
-        }
-    }
 }
 
 /// Fresh memory of whole pages; null where there is none. The alignment is a power of two.
