@@ -52,7 +52,7 @@ pub fn check(arguments: &Check, progress: &Progress) -> Result<(), Problem> {
 async fn report(arguments: &Check, progress: &Progress) -> Result<Report, Problem> {
     let Choice { access, .. } = Choice::new(&arguments.cluster, &directory()?)?;
     let place = access.place(arguments.cluster.namespace.as_deref())?;
-    let server = access.server().await?;
+    let server = access.server(|step| progress.step(step)).await?;
     progress.step("reading the cluster");
     let reader = Reader::new(server.clone(), arguments.cluster.namespace.clone());
     let (found, unread) = server.patiently(|step| progress.step(step), reader.read()).await?;

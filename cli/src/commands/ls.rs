@@ -44,7 +44,7 @@ pub(super) async fn targets(
     namespace: &str,
     say: impl Fn(&str),
 ) -> Result<Vec<TargetReport>, Problem> {
-    let server = access.server().await?;
+    let server = access.server(&say).await?;
     let sessions = Sessions::new(server.clone(), Some(namespace));
     Ok(server.patiently(say, sessions.targets()).await?)
 }

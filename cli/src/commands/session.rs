@@ -50,7 +50,7 @@ fn ls(arguments: &SessionList, progress: &Progress) -> Result<(), Problem> {
     let local: Vec<Status> = client::all(&Folder::of_user()?).into_iter().map(|(_, status)| status).collect();
     let scope = Scope::new(&arguments.cluster, arguments.all_namespaces)?;
     let found = block_on(async {
-        let (server, sessions) = scope.sessions().await?;
+        let (server, sessions) = scope.sessions(progress).await?;
         Ok(server.patiently(|step| progress.step(step), sessions.list()).await?)
     });
     let found = match found {
@@ -102,8 +102,8 @@ impl Scope {
         Ok(Self { access: choice.access, namespace })
     }
 
-    async fn sessions(&self) -> Result<(Server, Sessions), Problem> {
-        let server = self.access.server().await?;
+    async fn sessions(&self, progress: &Progress) -> Result<(Server, Sessions), Problem> {
+        let server = self.access.server(|step| progress.step(step)).await?;
         Ok((server.clone(), Sessions::new(server, self.namespace.as_deref())))
     }
 }
@@ -179,7 +179,7 @@ fn stop(arguments: &SessionStop, progress: &Progress) -> Result<(), Problem> {
 fn delete(arguments: &SessionStop, names: &[String], progress: &Progress) -> Result<(), Problem> {
     let scope = Scope::new(&arguments.cluster, false)?;
     block_on(async {
-        let (server, sessions) = scope.sessions().await?;
+        let (server, sessions) = scope.sessions(progress).await?;
         let found = server.patiently(|step| progress.step(step), sessions.list()).await?;
         let all: Vec<String> = found.iter().filter_map(|session| session.meta().name.clone()).collect();
         for wanted in names {

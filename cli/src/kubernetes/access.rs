@@ -17,7 +17,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use super::{refusal::credentials as credentials_failed, server::Server};
+use super::{
+    refusal::credentials as credentials_failed,
+    server::{Server, patiently},
+};
 use crate::exit::{Exit, Problem};
 
 /// How long the way to the API server is tried: names, proxies, TCP and TLS.
@@ -215,11 +218,12 @@ impl Access {
         })
     }
 
-    /// The API server. A credential plugin runs here, as long as it wants: it may ask its user to log in.
+    /// The API server. A credential plugin runs here, as long as it wants: it may ask its user to log in. Where it takes
+    /// longer than people wait without a word, `say` is told of it.
     ///
     /// # Errors
     /// See [`AccessError`].
-    pub async fn server(&self) -> Result<Server, AccessError> {
+    pub async fn server(&self, say: impl Fn(&str)) -> Result<Server, AccessError> {
         let mut context = String::new();
         let mut config = if self.in_cluster() {
             Config::incluster().map_err(|_| AccessError::None)?
@@ -245,8 +249,10 @@ impl Access {
         config.connect_timeout = Some(CONNECT);
         let name = format!("{}{context}", address(&config));
         // A plugin is waited for by the thread that makes the client.
-        let client = tokio::task::spawn_blocking(move || Client::try_from(config)).await;
-        Ok(Server::new(client.map_err(|_| AccessError::Plugin)??, name))
+        let made = tokio::task::spawn_blocking(move || Client::try_from(config));
+        let waiting = || say("waiting for the kubeconfig's credential plugin");
+        let client = patiently(waiting, made).await.map_err(|_| AccessError::Plugin)??;
+        Ok(Server::new(client, name))
     }
 }
 

@@ -26,6 +26,16 @@ pub async fn in_time<T>(request: impl Future<Output = T>) -> Result<T, Late> {
     timeout(REQUEST, request).await.map_err(|_| Late)
 }
 
+/// Waits for a task; says something where that takes longer than people wait without a word.
+pub(super) async fn patiently<T>(say: impl FnOnce(), task: impl Future<Output = T>) -> T {
+    let mut task = pin!(task);
+    if let Ok(done) = timeout(WORD, task.as_mut()).await {
+        return done;
+    }
+    say();
+    task.await
+}
+
 /// An API server, as one user reaches it.
 #[derive(Clone)]
 pub struct Server {
@@ -88,12 +98,7 @@ impl Server {
 
     /// Waits for a task; says so where that takes longer than people wait without a word.
     pub async fn patiently<T>(&self, say: impl Fn(&str), task: impl Future<Output = T>) -> T {
-        let mut task = pin!(task);
-        if let Ok(done) = timeout(WORD, task.as_mut()).await {
-            return done;
-        }
-        say(&format!("waiting for the API server {}", self.name));
-        task.await
+        patiently(|| say(&format!("waiting for the API server {}", self.name)), task).await
     }
 }
 

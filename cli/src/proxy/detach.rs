@@ -2,8 +2,8 @@
 //!
 //! `exec` ends in execve(2), so a child of it would be a child of the user's program, which may wait for its children.
 //! Therefore two generations: `exec` starts a process that leaves the terminal's session (setsid(2)), starts the proxy and
-//! ends; init takes the proxy over. Of descriptors only the two pipes to `exec` go along: the job comes by stdin,
-//! reports go by stdout, stderr leads nowhere.
+//! ends; init takes the proxy over. Of descriptors only the two pipes to `exec` go along, and stderr until the proxy is
+//! ready: the job comes by stdin, reports go by stdout, and on stderr a credential plugin may ask its user to log in.
 
 use std::{
     io::{self, Read},
@@ -24,7 +24,7 @@ fn own_program() -> PathBuf {
 #[must_use]
 pub fn command() -> Command {
     let mut command = Command::new(own_program());
-    command.arg("proxy").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).arg0("mirrord");
+    command.arg("proxy").stdin(Stdio::piped()).stdout(Stdio::piped()).arg0("mirrord");
     command
 }
 

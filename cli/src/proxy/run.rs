@@ -132,11 +132,11 @@ async fn until_end(link: &Link, holds: &Holds, stop: &Stop, linger: Duration, te
 
 async fn open(job: &Job) -> Result<Opened, Problem> {
     let mut clock = Clock(Instant::now());
-    let server = job.access.server().await?;
+    let say = |step: &str| Report::Step(step.to_owned()).tell();
+    let server = job.access.server(say).await?;
     let client_ms = clock.lap();
     let key = SelfSigned::generate().map_err(internal)?;
     let sessions = Sessions::new(server.clone(), Some(&job.namespace));
-    let say = |step: &str| Report::Step(step.to_owned()).tell();
     let public_key = key.public_key();
     let (held, status) = server.patiently(say, sessions.create(&job.wanted, &public_key)).await?;
     let session_ms = clock.lap();
@@ -205,6 +205,7 @@ fn internal(error: impl std::fmt::Display) -> Problem {
 fn mute() {
     if let Ok(nowhere) = std::fs::File::options().write(true).open("/dev/null") {
         let _ = rustix::stdio::dup2_stdout(&nowhere);
+        let _ = rustix::stdio::dup2_stderr(&nowhere);
     }
 }
 

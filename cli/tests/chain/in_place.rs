@@ -379,3 +379,22 @@ fn a_static_program_is_refused_unless_it_may_run_locally() {
     assert!(err.contains("warning: ./static runs without mirrord"), "{err}");
     assert_eq!(stage.api.count("POST"), 1);
 }
+
+#[test]
+fn who_has_to_log_in_is_told_so_and_by_what_the_plugin_says() {
+    let stage = Stage::new();
+    let login = "echo 'open https://login.example.com and enter ABCD' >&2; sleep 4; \
+                 echo '{\"apiVersion\": \"client.authentication.k8s.io/v1\", \"kind\": \"ExecCredential\", \"status\": {\"token\": \"t\"}}'";
+    let plugin = json!({ "exec": {
+        "apiVersion": "client.authentication.k8s.io/v1", "command": "sh", "args": ["-c", login],
+        "interactiveMode": "IfAvailable",
+    }});
+    let kubeconfig = stage.api.kubeconfig().replace("{token: t}", &plugin.to_string());
+    fs::write(stage.folder.path().join("kubeconfig"), kubeconfig).unwrap();
+    let (code, _, err) = text(&stage.exec(&["sh", "-c", "echo mine >&2"]).output().unwrap());
+    assert_eq!(code, 0, "{err}");
+    let lines: Vec<&str> = err.lines().collect();
+    assert_eq!(lines[0], "open https://login.example.com and enter ABCD");
+    assert_eq!(lines[1], "mirrord: waiting for the kubeconfig's credential plugin");
+    assert_eq!(lines.last(), Some(&"mine"), "and stderr is the program's again");
+}
