@@ -5,6 +5,7 @@
 
 use std::{
     ffi::{OsStr, OsString},
+    io::ErrorKind,
     os::unix::process::CommandExt,
     path::PathBuf,
     process::Command,
@@ -22,7 +23,7 @@ use super::{
 use crate::{
     arguments::Exec,
     config::Config,
-    environment::{Rules, Variables, parse},
+    environment::{self, Rules, Variables, drop_too_long, parse},
     exit::{Exit, Problem},
     kubernetes::{
         access::{Access, Place},
@@ -52,7 +53,13 @@ pub fn exec(arguments: &Exec, progress: &Progress) -> Problem {
         Ok(mut command) => {
             let error = command.exec();
             let program = command.get_program().display().to_string();
-            Problem::new(Exit::CannotExecute, format!("{program} can't be executed: {error}"))
+            let problem = Problem::new(Exit::CannotExecute, format!("{program} can't be executed: {error}"));
+            match error.kind() {
+                ErrorKind::ArgumentListTooLong => {
+                    problem.help("leave variables out by \"feature.env.exclude\" in the configuration")
+                }
+                _ => problem,
+            }
         }
         Err(problem) => problem,
     }
@@ -81,6 +88,7 @@ fn prepare(arguments: &Exec, progress: &Progress) -> Result<Command, Problem> {
         return Err(late_target(arguments).unwrap_or_else(|| no_target(&access, place.ok().as_ref())));
     };
     let place = place?;
+    let own = environment::file::of(config.environment.as_ref())?;
     let folder = Folder::of_user()?;
     let layer = layer_file::find(&folder)?;
     let job = job(&config, &target, access, &place, linger_seconds);
@@ -89,7 +97,10 @@ fn prepare(arguments: &Exec, progress: &Progress) -> Result<Command, Problem> {
     announce(&found, &job.wanted, progress);
 
     let settings = settings(&config, &found, layer, directory);
-    let variables = variables(config.environment.as_ref(), &found.environment, &settings)?;
+    let mut variables = variables(config.environment.as_ref(), (&found.environment, own), &settings)?;
+    for name in drop_too_long(&mut variables) {
+        progress.warning(&format!("{} is left out: it is longer than the kernel takes", name.display()));
+    }
     let mut command = Command::new(&file);
     command.arg0(name).args(arguments.command.iter().skip(1)).env_clear().envs(variables);
     Ok(command)
@@ -197,10 +208,14 @@ fn settings(config: &Config, found: &Found, layer: PathBuf, directory: PathBuf) 
     }
 }
 
-fn variables(rules: Option<&Rules>, pod: &[u8], settings: &Settings) -> Result<Variables, Problem> {
+fn variables(
+    rules: Option<&Rules>,
+    (pod, own): (&[u8], Variables),
+    settings: &Settings,
+) -> Result<Variables, Problem> {
     let local: Variables = std::env::vars_os().collect();
     let mut variables = match rules {
-        Some(rules) => rules.merge(local, parse(pod)),
+        Some(rules) => rules.merge(local, parse(pod), own),
         None => local,
     };
     let preload = variables.get(OsStr::new(settings::PRELOAD)).cloned();

@@ -7,6 +7,7 @@ use super::{directory, home, print, print_json, table};
 use crate::{
     arguments::{Format, Verify},
     config::{Config, file, keys},
+    environment::{self, Mapping},
     exit::Problem,
     progress::Progress,
 };
@@ -49,6 +50,7 @@ pub fn verify(arguments: &Verify, progress: &Progress) -> Result<(), Problem> {
         }
         other => other.into(),
     })?;
+    environment::file::of(config.environment.as_ref())?;
     if arguments.output == Format::Table {
         match file {
             Some(file) => progress.step(&format!("{} is right", file.display())),
@@ -100,6 +102,13 @@ fn resolved(config: &Config) -> Value {
             env.insert("include".to_owned(), json!(include));
         }
         env.insert("exclude".to_owned(), json!(rules.exclude));
+        if let Some(file) = &rules.file {
+            env.insert("env_file".to_owned(), json!(file));
+        }
+        let mapping = rules.mapping.iter().map(Mapping::as_written);
+        let mapping: serde_json::Map<_, _> =
+            mapping.map(|(name, value)| (name.to_owned(), json!(value))).collect();
+        env.insert("mapping".to_owned(), json!(mapping));
         let set: serde_json::Map<_, _> =
             rules.set.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
         env.insert("override".to_owned(), json!(set));

@@ -99,6 +99,24 @@ pub const KEYS: &[Key] = &[
         "none",
         "All but these variables of the pod; `*` stands for any characters.",
     ),
+    key(
+        "feature.env.mapping",
+        &[Map],
+        "none",
+        "Regular expressions of whole names, and the value that such variables of the pod get; `$1` stands for the first group.",
+    ),
+    key(
+        "feature.env.env_file",
+        &[Text],
+        "none",
+        "Path of a file of `NAME=value` lines (dotenv), over the pod's variables; relative to the configuration file's project.",
+    ),
+    key(
+        "feature.env.load_from_process",
+        &[Switch],
+        "`true`",
+        "No effect: the environment of the running program is taken wherever the sidecar can see it.",
+    ),
     key("feature.env.override", &[Map], "none", "Variables set to a value of your own, after the pod's."),
     key(
         "feature.env.unset",

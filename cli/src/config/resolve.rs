@@ -8,7 +8,7 @@ use super::{
     Config, Mistake, Mistakes,
     text::{self, Given, Values},
 };
-use crate::environment::{LOCAL, Rules};
+use crate::environment::{LOCAL, Mapping, Rules};
 
 /// Reads and resolves the text of a file; `base` is what relative paths in it start from.
 ///
@@ -23,7 +23,7 @@ pub fn resolve(text: &str, file: &Path, base: &Path) -> Result<Config, Mistakes>
         namespace: values.text("target.namespace").map(|(name, _)| name.to_owned()),
         kubeconfig: values.text("kubeconfig").map(|(path, _)| base.join(path)),
         context: values.text("kube_context").map(|(name, _)| name.to_owned()),
-        environment: environment(&values, &mut mistakes),
+        environment: environment(&values, base, &mut mistakes),
         files: files(&values),
         outgoing,
     };
@@ -72,7 +72,7 @@ fn target(values: &Values, mistakes: &mut Vec<Mistake>) -> Option<Target> {
     found
 }
 
-fn environment(values: &Values, mistakes: &mut Vec<Mistake>) -> Option<Rules> {
+fn environment(values: &Values, base: &Path, mistakes: &mut Vec<Mistake>) -> Option<Rules> {
     if let Some((false, _)) = values.switch("feature.env") {
         return None;
     }
@@ -90,15 +90,29 @@ fn environment(values: &Values, mistakes: &mut Vec<Mistake>) -> Option<Rules> {
             }
         }
     }
+    let rows = values.rows("feature.env.override");
     Some(Rules {
         include: values.get(include).map(|_| values.words(include)),
         exclude: values.words(exclude),
-        set: match values.get("feature.env.override") {
-            Some((Given::Map(pairs), _)) => pairs.clone(),
-            _ => Vec::new(),
-        },
+        mapping: mapping(values, mistakes),
+        file: values.text("feature.env.env_file").map(|(path, _)| base.join(path)),
+        set: rows.iter().map(|row| (row.name.clone(), row.value.clone())).collect(),
         unset: values.words("feature.env.unset"),
     })
+}
+
+fn mapping(values: &Values, mistakes: &mut Vec<Mistake>) -> Vec<Mapping> {
+    let mut mappings = Vec::new();
+    for row in values.rows("feature.env.mapping") {
+        match Mapping::new(&row.name, &row.value) {
+            Ok(mapping) => mappings.push(mapping),
+            Err(why) => {
+                let what = format!("{:?} is no regular expression: {why}", row.name);
+                mistakes.push(row.place.mistake(what));
+            }
+        }
+    }
+    mappings
 }
 
 fn files(values: &Values) -> bool {
@@ -160,7 +174,9 @@ mod tests {
             "target": {"path": "pod/a", "namespace": "shop"},
             "kubeconfig": "k", "kube_context": "dev", // which cluster
             "feature": {
-                "env": {"include": "A;B_*", "override": {"C": "1"}, "unset": ["D"]},
+                "env": {
+                    "include": "A;B_*", "override": {"C": "1"}, "unset": ["D"], "env_file": ".env", "mapping": {"E.": "2"},
+                },
                 "fs": {"mode": "local"},
                 "network": {"outgoing": false, "dns": false},
             },
@@ -173,6 +189,8 @@ mod tests {
             environment: Some(Rules {
                 include: Some(vec!["A".to_owned(), "B_*".to_owned()]),
                 exclude: vec![],
+                mapping: vec![Mapping::new("E.", "2").unwrap()],
+                file: Some(PathBuf::from("/project/.env")),
                 set: vec![("C".to_owned(), "1".to_owned())],
                 unset: vec!["D".to_owned()],
             }),
@@ -205,6 +223,14 @@ mod tests {
             Some(
                 ".mirrord/mirrord.json:1:10: unknown key \"zzzzzzzz\"; there are \"$schema\", \"feature\", \"kube_context\", \"kubeconfig\", \"target\""
             )
+        );
+    }
+
+    #[test]
+    fn a_pattern_that_is_none_is_told_with_its_place() {
+        assert_eq!(
+            mistakes("{\"feature\": {\"env\": {\"mapping\": {\n\"A\": \"1\", \"B(\": \"2\"}}}}"),
+            ".mirrord/mirrord.json:2:11: \"B(\" is no regular expression: unclosed group"
         );
     }
 

@@ -27,7 +27,18 @@ pub enum Given {
     /// Of [`Kind::Words`].
     Words(Vec<String>),
     /// Of [`Kind::Map`].
-    Map(Vec<(String, String)>),
+    Map(Vec<Pair>),
+}
+
+/// One row of a map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+    /// Where the name stands.
+    pub place: Place,
 }
 
 /// Values by path, and where they stand.
@@ -75,6 +86,15 @@ impl Values {
         match self.get(path) {
             Some((Given::Switch(on), place)) => Some((*on, place)),
             _ => None,
+        }
+    }
+
+    /// The rows at a path; none where it isn't there.
+    #[must_use]
+    pub fn rows(&self, path: &str) -> &[Pair] {
+        match self.get(path) {
+            Some((Given::Map(rows), _)) => rows,
+            _ => &[],
         }
     }
 
@@ -157,7 +177,7 @@ impl Reader<'_> {
             // As if it weren't there, as most readers of JSON have it.
             Value::NullKeyword(_) => {}
             Value::Object(object) if nested => self.object(path, object),
-            _ => match kinds.iter().find_map(|kind| fits(*kind, value)) {
+            _ => match kinds.iter().find_map(|kind| self.fits(*kind, value)) {
                 Some(given) => {
                     let place = self.place(value.range());
                     self.values.found.push((path.to_owned(), given, place));
@@ -166,29 +186,31 @@ impl Reader<'_> {
             },
         }
     }
-}
 
-fn fits(kind: Kind, value: &Value<'_>) -> Option<Given> {
-    match (kind, value) {
-        (Kind::Switch, Value::BooleanLit(on)) => Some(Given::Switch(on.value)),
-        (Kind::Text, Value::StringLit(text)) => Some(Given::Text(text.value.to_string())),
-        (Kind::Choice(words), Value::StringLit(text)) => {
-            words.contains(&&*text.value).then(|| Given::Text(text.value.to_string()))
+    fn fits(&self, kind: Kind, value: &Value<'_>) -> Option<Given> {
+        match (kind, value) {
+            (Kind::Switch, Value::BooleanLit(on)) => Some(Given::Switch(on.value)),
+            (Kind::Text, Value::StringLit(text)) => Some(Given::Text(text.value.to_string())),
+            (Kind::Choice(words), Value::StringLit(text)) => {
+                words.contains(&&*text.value).then(|| Given::Text(text.value.to_string()))
+            }
+            (Kind::Words, Value::StringLit(text)) => Some(Given::Words(
+                text.value.split(';').filter(|word| !word.is_empty()).map(str::to_owned).collect(),
+            )),
+            (Kind::Words, Value::Array(list)) => {
+                let word = |value: &Value<'_>| value.as_string_lit().map(|text| text.value.to_string());
+                list.elements.iter().map(word).collect::<Option<_>>().map(Given::Words)
+            }
+            (Kind::Map, Value::Object(object)) => {
+                let pair = |property: &jsonc_parser::ast::ObjectProp<'_>| {
+                    let (name, value) = (property.name.as_str(), &property.value.as_string_lit()?.value);
+                    let place = self.place(property.name.range());
+                    Some(Pair { name: name.to_owned(), value: value.to_string(), place })
+                };
+                object.properties.iter().map(pair).collect::<Option<_>>().map(Given::Map)
+            }
+            _ => None,
         }
-        (Kind::Words, Value::StringLit(text)) => Some(Given::Words(
-            text.value.split(';').filter(|word| !word.is_empty()).map(str::to_owned).collect(),
-        )),
-        (Kind::Words, Value::Array(list)) => {
-            let word = |value: &Value<'_>| value.as_string_lit().map(|text| text.value.to_string());
-            list.elements.iter().map(word).collect::<Option<_>>().map(Given::Words)
-        }
-        (Kind::Map, Value::Object(object)) => {
-            let pair = |property: &jsonc_parser::ast::ObjectProp<'_>| {
-                Some((property.name.as_str().to_owned(), property.value.as_string_lit()?.value.to_string()))
-            };
-            object.properties.iter().map(pair).collect::<Option<_>>().map(Given::Map)
-        }
-        _ => None,
     }
 }
 

@@ -3,14 +3,18 @@
 //! Some variables describe this machine and stay local unless asked for; others would make a pod run code here, and
 //! are never taken. Both kinds are in one table, [`LOCAL`], with their reasons. Pure: environments come in as lists.
 
+pub mod file;
 mod local;
+mod mapping;
 
 pub use local::{LOCAL, Local};
+pub use mapping::Mapping;
 
 use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
     os::unix::ffi::{OsStrExt, OsStringExt},
+    path::PathBuf,
 };
 
 /// An environment.
@@ -23,6 +27,10 @@ pub struct Rules {
     pub include: Option<Vec<String>>,
     /// None of these of the pod's.
     pub exclude: Vec<String>,
+    /// Values that the pod's get.
+    pub mapping: Vec<Mapping>,
+    /// More variables, over the pod's: see [`file`].
+    pub file: Option<PathBuf>,
     /// Values of the user's own.
     pub set: Vec<(String, String)>,
     /// Gone in the end.
@@ -43,15 +51,29 @@ impl Rules {
         }
     }
 
-    /// The program's environment.
+    /// The program's environment; `file` is what stands in the user's file of variables.
     #[must_use]
-    pub fn merge(&self, local: Variables, pod: Variables) -> Variables {
+    pub fn merge(&self, local: Variables, pod: Variables, file: Variables) -> Variables {
+        let mut taken: Variables = pod.into_iter().filter(|(name, _)| self.takes(name)).collect();
+        mapping::apply(&self.mapping, &mut taken);
         let mut merged = local;
-        merged.extend(pod.into_iter().filter(|(name, _)| self.takes(name)));
+        merged.extend(taken);
+        merged.extend(file);
         merged.extend(self.set.iter().map(|(name, value)| (name.into(), value.into())));
         merged.retain(|name, _| !fits_any(&self.unset, name.as_bytes()));
         merged
     }
+}
+
+/// Takes out what execve(2) wouldn't pass on: it takes strings of up to 32 pages, of which a pod's node may have larger ones.
+/// Returns the names.
+pub fn drop_too_long(variables: &mut Variables) -> Vec<OsString> {
+    const LONGEST: usize = 32 * 4096;
+    let fits = |name: &OsString, value: &OsString| name.len() + value.len() + "=\0".len() <= LONGEST;
+    let (kept, dropped) = std::mem::take(variables).into_iter().partition(|(name, value)| fits(name, value));
+    *variables = kept;
+    let dropped: Variables = dropped;
+    dropped.into_keys().collect()
 }
 
 /// Reads `NAME=value` pairs separated by NUL, as the sidecar and environ(7) have them. Where a name stands twice,
@@ -122,7 +144,7 @@ mod tests {
             ("HOSTNAME", "p"),
             ("PATH", "/bin"),
         ]);
-        assert_eq!(Rules::default().merge(local, pod), expected);
+        assert_eq!(Rules::default().merge(local, pod, Variables::new()), expected);
     }
 
     #[test]
@@ -145,7 +167,7 @@ mod tests {
             ..Rules::default()
         };
         let pod: Variables = dangerous.iter().map(|name| (name.into(), "evil".into())).collect();
-        assert_eq!(everything.merge(Variables::new(), pod), Variables::new());
+        assert_eq!(everything.merge(Variables::new(), pod, Variables::new()), Variables::new());
     }
 
     #[test]
@@ -165,23 +187,37 @@ mod tests {
     fn what_describes_this_machine_is_taken_only_by_its_name() {
         let pod = || variables(&[("HOME", "/root"), ("LANG", "C"), ("A", "1")]);
         let all = Rules { include: Some(vec!["*".to_owned()]), ..Rules::default() };
-        assert_eq!(names(&all.merge(Variables::new(), pod())), ["A"]);
+        assert_eq!(names(&all.merge(Variables::new(), pod(), Variables::new())), ["A"]);
         let home = Rules { include: Some(vec!["HOME".to_owned()]), ..Rules::default() };
-        assert_eq!(names(&home.merge(Variables::new(), pod())), ["HOME"]);
+        assert_eq!(names(&home.merge(Variables::new(), pod(), Variables::new())), ["HOME"]);
     }
 
     #[test]
-    fn excluding_overriding_and_unsetting_come_in_this_order() {
+    fn excluding_mapping_the_file_overriding_and_unsetting_come_in_this_order() {
         let rules = Rules {
-            include: None,
             exclude: vec!["AWS_*".to_owned(), "?_X".to_owned()],
+            mapping: vec![Mapping::new("(AB|AC)_X|AWS_REGION|KEPT", "$1").unwrap()],
             set: vec![("AWS_REGION".to_owned(), "mine".to_owned()), ("GONE".to_owned(), "set".to_owned())],
             unset: vec!["GONE".to_owned(), "LOCAL_*".to_owned()],
+            ..Rules::default()
         };
         let local = variables(&[("LOCAL_A", "1"), ("KEPT", "1")]);
-        let pod = variables(&[("AWS_KEY", "k"), ("AWS_REGION", "pod"), ("A_X", "x"), ("AB_X", "x")]);
-        let expected = variables(&[("AB_X", "x"), ("AWS_REGION", "mine"), ("KEPT", "1")]);
-        assert_eq!(rules.merge(local, pod), expected);
+        let pod = [("AWS_KEY", "k"), ("AWS_REGION", "pod"), ("A_X", "x"), ("AB_X", "x"), ("AC_X", "x")];
+        let file = variables(&[("AC_X", "file"), ("AWS_REGION", "file"), ("FILE", "file")]);
+        let merged = rules.merge(local, variables(&pod), file);
+        let expected =
+            [("AB_X", "AB"), ("AC_X", "file"), ("AWS_REGION", "mine"), ("FILE", "file"), ("KEPT", "1")];
+        assert_eq!(merged, variables(&expected));
+    }
+
+    #[test]
+    fn what_the_kernel_wouldn_t_take_is_left_out_and_named() {
+        let long = |length: usize| "x".repeat(length);
+        let mut variables = variables(&[("A", &long(32 * 4096 - 3)), ("B", &long(32 * 4096 - 2)), ("C", "")]);
+        assert_eq!(drop_too_long(&mut variables), ["B"]);
+        assert_eq!(names(&variables), ["A", "C"]);
+        let passed = std::process::Command::new("/bin/true").env_clear().envs(variables).status();
+        assert!(passed.unwrap().success());
     }
 
     #[test]

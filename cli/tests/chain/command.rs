@@ -8,6 +8,11 @@ use std::{
 
 use mirrord_cli::{config::keys::KEYS, exit::TABLE, variables::VARIABLES};
 
+/// Nobody is there.
+const KUBECONFIG: &str = "{apiVersion: v1, kind: Config, current-context: c, \
+    clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}], contexts: [{name: c, context: {cluster: c, user: u}}], \
+    users: [{name: u, user: {token: t}}]}";
+
 fn mirrord(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mirrord"));
     command
@@ -79,6 +84,20 @@ fn a_wrong_configuration_is_told_with_its_place_by_every_command_that_reads_it()
     assert_eq!(code, 65);
     assert_eq!(verdict["valid"], false);
     assert_eq!((&verdict["problems"][0]["line"], &verdict["problems"][0]["column"]), (&2.into(), &3.into()));
+}
+
+#[test]
+fn a_broken_file_of_variables_is_told_before_anything_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join(".mirrord")).unwrap();
+    let config = r#"{"target": "pod/a", "feature": {"env": {"env_file": ".env"}}}"#;
+    fs::write(folder.path().join(".mirrord/mirrord.json"), config).unwrap();
+    fs::write(folder.path().join(".env"), "A=1\n'B\n").unwrap();
+    fs::write(folder.path().join("kubeconfig"), KUBECONFIG).unwrap();
+    for arguments in [&["verify-config"][..], &["exec", "--kubeconfig", "kubeconfig", "--", "true"]] {
+        let (code, _, err) = run(mirrord(folder.path()).args(arguments));
+        assert!(code == 65 && err.contains("/.env:2:"), "{err}");
+    }
 }
 
 #[test]

@@ -187,12 +187,20 @@ fn what_a_sidecar_says_cannot_steer_the_terminal() {
 }
 
 #[test]
-fn an_environment_that_no_kernel_takes_is_told() {
-    let environment = [b"BIG=", &[b'x'; 200_000][..]].concat();
+fn a_variable_that_no_kernel_takes_is_left_out_and_an_environment_that_none_takes_is_told() {
+    let environment = [b"BIG=", &[b'x'; 200_000][..], b"\0SMALL=1"].concat();
     let stage = Stage::with(World { environment, ..World::default() });
+    let (code, out, err) = text(&stage.exec(&["sh", "-c", "echo $SMALL"]).output().unwrap());
+    assert_eq!((code, out.as_str()), (0, "1\n"), "{err}");
+    assert!(err.contains("warning: BIG is left out: it is longer than the kernel takes"), "{err}");
+
+    let many =
+        (0..25).flat_map(|number| [format!("V{number}=").as_bytes(), &[b'x'; 100_000], b"\0"].concat());
+    let stage = Stage::with(World { environment: many.collect(), ..World::default() });
     let (code, _, err) = text(&stage.exec(&["true"]).output().unwrap());
-    assert_eq!(code, 126);
+    assert_eq!(code, 126, "{err}");
     assert!(err.contains("can't be executed: Argument list too long"), "{err}");
+    assert!(err.contains("help: leave variables out by \"feature.env.exclude\""), "{err}");
 }
 
 #[test]

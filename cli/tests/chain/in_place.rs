@@ -398,3 +398,15 @@ fn who_has_to_log_in_is_told_so_and_by_what_the_plugin_says() {
     assert_eq!(lines[1], "mirrord: waiting for the kubeconfig's credential plugin");
     assert_eq!(lines.last(), Some(&"mine"), "and stderr is the program's again");
 }
+
+#[test]
+fn variables_come_from_the_pod_a_mapping_a_file_and_the_configuration() {
+    let stage = Stage::new();
+    fs::create_dir(stage.folder.path().join(".mirrord")).unwrap();
+    let config = r#"{"feature": {"env": {"env_file": "dev.env", "mapping": {"GREET(.*)": "mapped-$1"}, "override": {"B": "set"}}}}"#;
+    fs::write(stage.folder.path().join(".mirrord/mirrord.json"), config).unwrap();
+    fs::write(stage.folder.path().join("dev.env"), "A='from a file'\nB=file\n").unwrap();
+    let script = "echo \"$GREETING|$A|$B|$HOSTNAME\"";
+    let (code, out, err) = text(&stage.exec(&["sh", "-c", script]).output().unwrap());
+    assert_eq!((code, out.as_str()), (0, "mapped-ING|from a file|set|pod-1\n"), "{err}");
+}
