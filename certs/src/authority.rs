@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use mirrord_protocol::{DOMAIN, route::RouteId};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, CidrSubnet, DistinguishedName,
-    DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints,
-    PublicKeyData,
+    DnType, DnValue, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    NameConstraints, PublicKeyData,
 };
 use ring::hmac;
 use rustls::pki_types::{
@@ -14,7 +14,7 @@ use rustls::pki_types::{
 };
 use thiserror::Error;
 use time::OffsetDateTime;
-use x509_parser::{certificate::Validity, time::ASN1Time};
+use x509_parser::{asn1_rs::Tag, certificate::Validity, time::ASN1Time};
 
 use crate::{
     KeyHash, UnixTime,
@@ -122,6 +122,24 @@ impl Authority {
         let Validity { not_before, not_after } = parsed.validity();
         let moment = |time: &ASN1Time| UnixTime::try_from(time.timestamp()).unwrap_or(0);
         (moment(not_before), moment(not_after))
+    }
+
+    /// Its name, as it stands in what it issues.
+    pub(crate) fn subject(&self) -> Result<DistinguishedName, AuthorityError> {
+        let parsed = x509_parser::parse_x509_certificate(&self.certificate);
+        let (_, parsed) = parsed.map_err(|error| AuthorityError::Pem(error.to_string()))?;
+        let mut name = DistinguishedName::new();
+        for attribute in parsed.subject().iter_attributes() {
+            let oid: Option<Vec<u64>> = attribute.attr_type().iter().map(Iterator::collect);
+            let text = attribute.as_str().map_err(|error| AuthorityError::Pem(error.to_string()))?;
+            let value = match attribute.attr_value().header.tag() {
+                Tag::PrintableString => DnValue::PrintableString(text.try_into()?),
+                Tag::Ia5String => DnValue::Ia5String(text.try_into()?),
+                _ => DnValue::Utf8String(text.to_owned()),
+            };
+            name.push(DnType::from_oid(&oid.unwrap_or_default()), value);
+        }
+        Ok(name)
     }
 
     /// The private key, PKCS #8 PEM: for the control plane's Secret only.

@@ -8,7 +8,7 @@
 //! [`OVERLAP`], since a replica or a sidecar may still show what the old one issued. It ends when the old one's
 //! certificate is taken out of the store, so that all replicas see it end, whatever their clocks show.
 
-use rcgen::KeyPair;
+use rcgen::PublicKeyData;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
 use crate::{
@@ -62,15 +62,26 @@ impl Authority {
     /// # Errors
     /// See [`AuthorityError`].
     pub fn succeed(&self, now: UnixTime) -> Result<Self, AuthorityError> {
-        let key = KeyPair::generate()?;
-        let params = authority_params(&key, now)?;
-        let certificate = params.self_signed(&key)?;
-        let cross = Pem::new(&params.signed_by(&key, &self.issuer)?);
-        let mut next = Self::load(&certificate.pem(), &key.serialize_pem())?;
-        next.past.cross =
-            std::iter::once(cross).chain(self.past.cross.iter().cloned()).take(PREDECESSORS.into()).collect();
-        next.past.previous =
-            Some(Pem { text: self.certificate_pem().to_owned(), der: self.certificate().clone() });
+        self.hand_over(Self::create(now)?, now)
+    }
+
+    /// Makes another authority the next one: this one signs for its key. Where it has the same key, as after a mere renewal
+    /// of the certificate, what was signed for that key stays.
+    ///
+    /// # Errors
+    /// See [`AuthorityError`].
+    pub fn hand_over(&self, mut next: Self, now: UnixTime) -> Result<Self, AuthorityError> {
+        let mut cross = self.past.cross.clone();
+        let key = |authority: &Self| authority.issuer.key().subject_public_key_info();
+        if key(&next) != key(self) {
+            let mut params = authority_params(next.issuer.key(), now)?;
+            // Leaves name their issuer as it names itself.
+            params.distinguished_name = next.subject()?;
+            cross.insert(0, Pem::new(&params.signed_by(next.issuer.key(), &self.issuer)?));
+            cross.truncate(PREDECESSORS.into());
+        }
+        let previous = Pem { text: self.certificate_pem().to_owned(), der: self.certificate().clone() };
+        next.past = Past { cross, previous: Some(previous) };
         Ok(next)
     }
 
@@ -103,10 +114,11 @@ impl Authority {
         self.certificate_pem().to_owned() + self.previous_pem()
     }
 
-    /// When its predecessor is to be forgotten; `None` where there is none.
+    /// When its predecessor is to be forgotten; `None` where there is none. `since`: when it took over, where that is known;
+    /// what others made may have been issued long before.
     #[must_use]
-    pub fn overlap_ends(&self) -> Option<UnixTime> {
-        self.past.previous.as_ref().map(|_| self.issued_at() + OVERLAP)
+    pub fn overlap_ends(&self, since: Option<UnixTime>) -> Option<UnixTime> {
+        self.past.previous.as_ref().map(|_| since.unwrap_or_else(|| self.issued_at()) + OVERLAP)
     }
 
     /// When the next one is to take over: at two thirds of its life.

@@ -73,14 +73,14 @@ fn what_the_last_authority_issued_is_accepted_in_the_overlap() {
     let told = present.trusted_pem();
     let _ = session(&told, &last).worked();
     let _ = session(&told, &present).worked();
-    let end = present.overlap_ends().unwrap();
+    let end = present.overlap_ends(None).unwrap();
     assert!((now() + OVERLAP - 5..=now() + OVERLAP).contains(&end));
     let over = Authority::load(present.certificate_pem(), present.key_pem()).unwrap();
     let over = over.with_past(&present.cross_pem(), "").unwrap();
     let _ = session(&over.trusted_pem(), &last).client_refused();
     let _ = session(last.certificate_pem(), &over).worked();
-    assert_eq!(over.overlap_ends(), None);
-    assert_eq!(last.overlap_ends(), None, "the first of a line");
+    assert_eq!(over.overlap_ends(None), None);
+    assert_eq!(last.overlap_ends(None), None, "the first of a line");
     assert_eq!(last.trusted_pem(), last.certificate_pem());
 }
 

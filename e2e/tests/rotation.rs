@@ -8,9 +8,15 @@ use std::{
 };
 
 use mirrord_e2e::{
-    cluster::cluster, developer::Developer, namespace::USUAL, outage, run::until, scene::Scene,
+    cluster::{checkout, cluster},
+    developer::Developer,
+    namespace::{Namespace, USUAL},
+    outage,
+    run::{Run, until},
+    scene::Scene,
 };
-use serde_json::Value;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use serde_json::{Value, json};
 
 /// Nothing here takes longer, but where a slow kubelet is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -35,6 +41,47 @@ fn rotated(name: &str, key: &str) -> (Value, Value) {
         (done && now["data"][key] != before).then(|| now["data"][key].clone())
     });
     (before, after)
+}
+
+/// Waits until the webhooks' configuration starts with this certificate: base64 of its PEM.
+fn until_the_bundle_starts_with(certificate: &Value) {
+    until(PATIENCE, "the webhook configuration to carry the new authority", || {
+        let configuration = cluster().get(&["mutatingwebhookconfiguration", "mirrord"]);
+        let mut entries = configuration["webhooks"].as_array().unwrap().iter();
+        let certificate = certificate.as_str().unwrap().trim_end_matches('=');
+        let starts = |entry: &Value| {
+            entry["clientConfig"]["caBundle"]
+                .as_str()
+                .is_some_and(|it| it.starts_with(&certificate[..certificate.len() - 4]))
+        };
+        entries.all(starts).then_some(())
+    });
+}
+
+/// Puts an authority as of a company's PKI, without our constraints, into a Secret.
+fn supply(name: &str) -> Value {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::OrganizationName, "Example Ltd.");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let certificate = params.self_signed(&key).unwrap().pem();
+    cluster().apply(&json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+        "metadata": {"name": name, "namespace": "mirrord"},
+        "stringData": {"tls.crt": certificate, "tls.key": key.serialize_pem()},
+    }));
+    secret(name)["data"]["tls.crt"].clone()
+}
+
+/// Has others make the authority, or us again.
+fn supplied_by(name: &str) {
+    let value = format!("certificates.secretName={name}");
+    let arguments =
+        ["upgrade", "mirrord", "charts/mirrord", "--namespace", "mirrord", "--reuse-values", "--set", &value];
+    let waiting = ["--wait", "--timeout", "60s"];
+    let mut helm = cluster().helm(&[&arguments[..], &waiting].concat());
+    let _ = Run::of(helm.current_dir(checkout())).succeeded();
 }
 
 /// Authorities on the command lines of a namespace's sidecars, by app.
@@ -68,17 +115,7 @@ fn new_keys_are_taken_on_by_all_and_sessions_and_old_pods_go_on() {
     let works = |workload| Developer::new(namespace.name()).sees_the_pods_file(workload);
 
     let (old, new) = rotated("mirrord-ca", "tls.crt");
-    until(PATIENCE, "the webhook configuration to carry the new authority", || {
-        let configuration = cluster().get(&["mutatingwebhookconfiguration", "mirrord"]);
-        let mut entries = configuration["webhooks"].as_array().unwrap().iter();
-        let certificate = new.as_str().unwrap().trim_end_matches('=');
-        let starts = |entry: &Value| {
-            entry["clientConfig"]["caBundle"]
-                .as_str()
-                .is_some_and(|it| it.starts_with(&certificate[..certificate.len() - 4]))
-        };
-        entries.all(starts).then_some(())
-    });
+    until_the_bundle_starts_with(&new);
     assert_eq!(secret("mirrord-ca")["data"]["previous.crt"], old);
     scene.program.goes_on();
     works("deployment/app");
@@ -115,10 +152,36 @@ fn new_keys_are_taken_on_by_all_and_sessions_and_old_pods_go_on() {
     works("deployment/app");
     works("deployment/later");
 
+    others_take_over_renew_and_hand_back(namespace, &works);
+    scene.program.goes_on();
     assert_eq!(scene.program.failures(), [""; 0], "a session that stands notices nothing");
     scene.pod_was_left_alone();
     scene.service_lost_nothing();
     scene.program.saw_nothing_wrong();
+}
+
+/// As where a company's PKI has to make the authority.
+fn others_take_over_renew_and_hand_back(namespace: &Namespace, works: &dyn Fn(&str)) {
+    let of_others = "corporate-ca";
+    let first = supply(of_others);
+    supplied_by(of_others);
+    until_the_bundle_starts_with(&first);
+    works("deployment/app");
+    works("deployment/later");
+    namespace.deploy("latest", |_| ());
+    namespace.allow_all(&USUAL);
+    works("deployment/latest");
+    let second = supply(of_others);
+    until_the_bundle_starts_with(&second);
+    works("deployment/app");
+    works("deployment/latest");
+    supplied_by("");
+    assert_eq!(secret("mirrord-ca")["data"]["tls.crt"], second, "what is in use stays");
+    let (_, own) = rotated("mirrord-ca", "tls.crt");
+    until_the_bundle_starts_with(&own);
+    works("deployment/app");
+    works("deployment/latest");
+    cluster().run(&["delete", "secret", of_others, "--namespace", "mirrord"]);
 }
 
 /// A moment as Kubernetes writes it.

@@ -78,7 +78,11 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = Client::try_default().await?;
     let secrets = Api::namespaced(client.clone(), &settings.namespace);
-    let names = Names { authority: settings.ca_secret.clone(), gate: settings.gate_secret.clone() };
+    let names = Names {
+        authority: settings.ca_secret.clone(),
+        gate: settings.gate_secret.clone(),
+        supply: settings.supplied_ca_secret.clone(),
+    };
     // A session's token is made anew with each renewal; the last one outlives it.
     let token_life = settings.session_ttl_seconds + GATE_LEEWAY;
     let keeper = Keeper::load(secrets, names, token_life, clock::now()).await?;

@@ -30,6 +30,9 @@ pub struct Settings {
     /// The Secret with the certificate authority.
     #[arg(long, default_value = "mirrord-ca")]
     pub ca_secret: String,
+    /// The Secret by which others supply certificate authorities (kubernetes.io/tls); without, the control plane makes its own.
+    #[arg(long)]
+    pub supplied_ca_secret: Option<String>,
     /// The Secret with the key of gate tokens.
     #[arg(long, default_value = "mirrord-gate")]
     pub gate_secret: String,

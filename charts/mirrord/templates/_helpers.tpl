@@ -48,6 +48,11 @@ readinessProbe:
   periodSeconds: 2
 {{- end }}
 
+{{/* The Secret by which others supply the authority; empty where the control plane makes it. */}}
+{{- define "mirrord.suppliedSecret" -}}
+{{- with .Values.certificates }}{{ if .certManager.issuerRef.name }}mirrord-supplied-ca{{ else }}{{ .secretName }}{{ end }}{{ end }}
+{{- end }}
+
 {{/* Where Prometheus finds the metrics, where it goes by annotations. */}}
 {{- define "mirrord.scraped" -}}
 {{- if .Values.metrics.annotations }}

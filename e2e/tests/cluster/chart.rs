@@ -52,6 +52,37 @@ fn every_value_can_be_set() {
 }
 
 #[test]
+fn an_authority_of_others_is_read_by_name_and_by_one_of_two_ways() {
+    let template =
+        |values: &str| helm(&["template", "charts/mirrord", "--namespace", "tools", "--set", values]);
+    let own = helm(&["template", "charts/mirrord"]).succeeded().text();
+    assert!(!own.contains("supplied") && !own.contains("startupProbe") && !own.contains("cert-manager.io"));
+    let secret = template("certificates.secretName=corporate").succeeded().text();
+    for expected in
+        ["--supplied-ca-secret=corporate", "resourceNames: [corporate]\n    verbs: [get, list, watch]"]
+    {
+        assert!(secret.contains(expected), "no {expected}");
+    }
+    assert!(!secret.contains("cert-manager.io"));
+    let issuer =
+        "certificates.certManager.issuerRef.name=pki,certificates.certManager.issuerRef.kind=ClusterIssuer";
+    let issued = template(issuer).succeeded().text();
+    for expected in [
+        "kind: Certificate",
+        "namespace: tools",
+        "secretName: mirrord-supplied-ca",
+        "encoding: PKCS8",
+        r#"issuerRef: {"group":"cert-manager.io","kind":"ClusterIssuer","name":"pki"}"#,
+        "--supplied-ca-secret=mirrord-supplied-ca",
+        "resourceNames: [mirrord-supplied-ca]",
+    ] {
+        assert!(issued.contains(expected), "no {expected}");
+    }
+    let both = format!("certificates.secretName=corporate,{issuer}");
+    let _ = template(&both).failed_with(1, &["certificates"]);
+}
+
+#[test]
 fn helm_test_passes_under_pod_security_restricted_and_leaves_nothing() {
     let passed =
         helm(&["test", "mirrord", "--namespace", "mirrord", "--logs", "--timeout", "50s"]).succeeded();

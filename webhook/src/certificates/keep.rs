@@ -8,12 +8,12 @@ use kube::{
     Api,
     runtime::{WatchStreamExt, watcher::watch_object},
 };
-use mirrord_certs::UnixTime;
+use mirrord_certs::{Authority, UnixTime};
 use tokio::sync::watch;
 
 use super::{
     keys::{Keyring, Keys},
-    rotation::{self, Marks, Step},
+    rotation::{self, Maker, Marks, Step},
     secrets::{self, SecretError},
 };
 use crate::{
@@ -23,6 +23,8 @@ use crate::{
 
 /// How often to look at least. (Clocks jump; a timer over months would not notice.)
 const LOOK: Duration = Duration::from_secs(3600);
+/// How often to look for an authority without which nothing can begin.
+const LACKING: Duration = Duration::from_secs(2);
 /// After so long a failed look is tried again.
 const RETRY: Duration = Duration::from_secs(10);
 
@@ -33,6 +35,8 @@ pub struct Names {
     pub authority: String,
     /// The gate keys' Secret.
     pub gate: String,
+    /// The Secret by which others supply authorities, where they do.
+    pub supply: Option<String>,
 }
 
 /// Keeps the keys.
@@ -60,7 +64,11 @@ impl Keeper {
         token_life: u64,
         now: UnixTime,
     ) -> Result<Arc<Self>, SecretError> {
-        let authority = secrets::authority(&api, &names.authority, now).await?;
+        let supplied = match &names.supply {
+            Some(supply) => Some(first(&api, supply).await?),
+            None => None,
+        };
+        let authority = secrets::authority(&api, &names.authority, supplied.as_ref(), now).await?;
         let gate = secrets::gate(&api, &names.gate).await?;
         let keys = read(&names, &Pair { authority, gate })?;
         expires(&keys);
@@ -81,7 +89,9 @@ impl Keeper {
 
     /// Keeps the keys, for ever.
     pub async fn run(self: Arc<Self>) {
-        let changes = stream::select(self.changes(&self.names.authority), self.changes(&self.names.gate));
+        let Names { authority, gate, supply } = &self.names;
+        let names = [Some(authority), Some(gate), supply.as_ref()].into_iter().flatten();
+        let changes = stream::select_all(names.map(|name| self.changes(name).boxed()));
         let mut changes = std::pin::pin!(changes);
         loop {
             let wait = match self.look(clock::now()).await {
@@ -116,7 +126,7 @@ impl Keeper {
     }
 
     async fn read(&self) -> Result<Pair, SecretError> {
-        let Names { authority, gate } = &self.names;
+        let Names { authority, gate, .. } = &self.names;
         let (authority, gate) =
             futures::future::try_join(secrets::get(&self.api, authority), secrets::get(&self.api, gate))
                 .await?;
@@ -138,11 +148,29 @@ impl Keeper {
     async fn look(&self, now: UnixTime) -> Result<UnixTime, SecretError> {
         let Pair { authority, gate } = self.read().await?;
         let keys = self.keys();
-        let step = rotation::authority(&keys, Marks::of(&authority), now)?;
+        let supplied = self.supplied(now).await;
+        let maker = supplied.as_ref().map_or(Maker::Own, |supplied| Maker::Others(supplied.as_ref()));
+        let marks = Marks::of(&authority);
+        if supplied.is_some() && marks.is_asked() {
+            tracing::warn!("authorities are supplied: to have another, renew it where it comes from");
+        }
+        let step = rotation::authority(&keys, marks, maker, now)?;
         let authority_due = self.done(authority, step, now).await?;
         let step = rotation::gate(&keys.gate, Marks::of(&gate), self.token_life, now);
         let gate_due = self.done(gate, step.ok_or(SecretError::NoRandomness)?, now).await?;
         Ok(authority_due.min(gate_due))
+    }
+
+    /// What others supply, where they do; inside, `None` where that can't be used: what is in use stays.
+    async fn supplied(&self, now: UnixTime) -> Option<Option<Authority>> {
+        let name = self.names.supply.as_ref()?;
+        match secrets::supply(&self.api, name, now).await {
+            Ok(supplied) => Some(Some(supplied)),
+            Err(error) => {
+                tracing::error!("the authority stays as it is: {error}");
+                Some(None)
+            }
+        }
     }
 
     /// Does a step; returns when to look again. What is written here is taken on when the watch tells of it, as by all
@@ -160,6 +188,17 @@ impl Keeper {
             metrics().cluster.rotations.inc();
         }
         Ok(now)
+    }
+}
+
+/// Waits until others supply an authority.
+async fn first(api: &Api<Secret>, name: &str) -> Result<Authority, SecretError> {
+    loop {
+        match secrets::supply(api, name, clock::now()).await {
+            Err(error @ SecretError::Supply { .. }) => tracing::warn!("waiting: {error}"),
+            answer => return answer,
+        }
+        clock::pause(LACKING).await;
     }
 }
 

@@ -5,6 +5,9 @@
 //! certificate makes all who trust the old one accept it ([`mirrord_certs::succession`]). The old key is thrown away; the
 //! old certificate stays for the overlap.
 //!
+//! Where an authority is supplied by others ([`mirrord_certs::SupplyError`] says what it must be), that one takes over
+//! whenever it isn't the one in use, and no other is ever made.
+//!
 //! **Gate key.** A token of an unknown key opens nothing, so a key is published first, as `next`, and signs only when
 //! routers (kubelet renews their folder within 90 s) and sidecars have it. The one before stays as long as its tokens may
 //! live.
@@ -64,6 +67,12 @@ impl Marks {
         }
     }
 
+    /// Whether an admin asks for a step.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        self.asked
+    }
+
     /// Marks that a step was done.
     pub fn done(secret: &mut Secret, now: UnixTime) {
         let annotations = secret.annotations_mut();
@@ -75,18 +84,41 @@ impl Marks {
     }
 }
 
+/// Who makes the authorities.
+#[derive(Clone, Copy)]
+pub enum Maker<'a> {
+    /// The control plane.
+    Own,
+    /// Others; this is theirs at present, `None` where it can't be had.
+    Others(Option<&'a Authority>),
+}
+
 /// What the authority's Secret asks for.
 ///
 /// # Errors
 /// Where no authority can be made.
-pub fn authority(keys: &Keys, marks: Marks, now: UnixTime) -> Result<Step, AuthorityError> {
+pub fn authority(keys: &Keys, marks: Marks, maker: Maker<'_>, now: UnixTime) -> Result<Step, AuthorityError> {
     let Keys { authority, path_key, .. } = keys;
-    let due = authority.due_at();
-    if now >= due || marks.asked {
-        let next = authority.succeed(now)?;
+    let (next, due) = match maker {
+        Maker::Own => {
+            let due = authority.due_at();
+            let next = (now >= due || marks.asked).then(|| authority.succeed(now));
+            (next, due)
+        }
+        Maker::Others(supplied) => {
+            let other = supplied.filter(|supplied| supplied.certificate() != authority.certificate());
+            let next = other.map(|other| {
+                let other = Authority::load(other.certificate_pem(), other.key_pem())?;
+                authority.hand_over(other, now)
+            });
+            (next, UnixTime::MAX)
+        }
+    };
+    if let Some(next) = next {
+        let next = next?;
         return Ok(Step::Write(authority_entries(&next, next.previous_pem(), path_key)));
     }
-    Ok(match authority.overlap_ends() {
+    Ok(match authority.overlap_ends(marks.since) {
         Some(end) if now >= end => Step::Write(authority_entries(authority, "", path_key)),
         Some(end) => Step::Wait(end.min(due)),
         None => Step::Wait(due),
@@ -175,9 +207,9 @@ mod tests {
     fn an_authority_is_replaced_when_it_is_due_or_asked_for_and_keeps_the_path() {
         let keys = keys();
         let due = keys.authority.due_at();
-        assert_eq!(waits(&authority(&keys, Marks::default(), due - 1).unwrap()), due);
+        assert_eq!(waits(&authority(&keys, Marks::default(), Maker::Own, due - 1).unwrap()), due);
         for (marks, now) in [(Marks::default(), due), (Marks { since: None, asked: true }, NOW)] {
-            let data = written(authority(&keys, marks, now).unwrap());
+            let data = written(authority(&keys, marks, Maker::Own, now).unwrap());
             let (next, path) = secrets::read_authority(&data).unwrap();
             assert_ne!(next.certificate(), keys.authority.certificate());
             assert_eq!(next.previous_pem(), keys.authority.certificate_pem());
@@ -191,15 +223,41 @@ mod tests {
         let mut keys = keys();
         let (last, first) = (keys.authority.certificate_pem().to_owned(), keys.path_key.clone());
         keys.authority = keys.authority.succeed(NOW).unwrap();
-        let end = keys.authority.overlap_ends().unwrap();
-        assert_eq!(waits(&authority(&keys, Marks::default(), end - 1).unwrap()), end);
-        let data = written(authority(&keys, Marks::default(), end).unwrap());
+        let end = keys.authority.overlap_ends(None).unwrap();
+        assert_eq!(waits(&authority(&keys, Marks::default(), Maker::Own, end - 1).unwrap()), end);
+        let data = written(authority(&keys, Marks::default(), Maker::Own, end).unwrap());
         let (forgetful, path) = secrets::read_authority(&data).unwrap();
         assert_eq!(forgetful.trusted_pem(), keys.authority.certificate_pem());
         assert_eq!((forgetful.cross_pem(), path), (keys.authority.cross_pem(), first));
         assert!(keys.authority.trusted_pem().contains(&last), "and before it wasn't");
         keys.authority = forgetful;
-        assert_eq!(waits(&authority(&keys, Marks::default(), end).unwrap()), keys.authority.due_at());
+        assert_eq!(
+            waits(&authority(&keys, Marks::default(), Maker::Own, end).unwrap()),
+            keys.authority.due_at()
+        );
+    }
+
+    #[test]
+    fn a_supplied_authority_takes_over_once_and_no_other_is_made() {
+        let mut keys = keys();
+        let (own, path) = (keys.authority.certificate_pem().to_owned(), keys.path_key.clone());
+        let asked = Marks { since: None, asked: true };
+        let far = NOW + 10 * 365 * 24 * 3600;
+        assert_eq!(waits(&authority(&keys, asked, Maker::Others(None), far).unwrap()), UnixTime::MAX);
+
+        let supplied = Authority::create(NOW - 24 * 3600).unwrap();
+        let theirs = Maker::Others(Some(&supplied));
+        let data = written(authority(&keys, Marks::default(), theirs, NOW).unwrap());
+        let (next, kept) = secrets::read_authority(&data).unwrap();
+        assert_eq!((next.certificate(), kept), (supplied.certificate(), path));
+        assert_eq!(next.previous_pem(), own);
+        assert!(!next.cross_pem().is_empty(), "who trusts the former one accepts it");
+        keys.authority = next;
+        let end = waits(&authority(&keys, marks(NOW), theirs, NOW).unwrap());
+        assert!(end > NOW, "the overlap counts from here, though it was issued yesterday");
+        let data = written(authority(&keys, marks(NOW), theirs, end).unwrap());
+        keys.authority = secrets::read_authority(&data).unwrap().0;
+        assert_eq!(waits(&authority(&keys, asked, theirs, far).unwrap()), UnixTime::MAX);
     }
 
     #[test]

@@ -50,6 +50,17 @@ pub enum SecretError {
         /// What is wrong.
         what: String,
     },
+    /// What others supply can't be used.
+    #[error(
+        "Secret {name}, named by the chart's `certificates`, supplies no certificate authority: {what}. See `kubectl describe \
+         certificate,secret {name}`"
+    )]
+    Supply {
+        /// Which.
+        name: String,
+        /// What is wrong.
+        what: String,
+    },
     /// Somebody else keeps changing it.
     #[error("Secret {0} changed under each attempt to fill it")]
     Contended(String),
@@ -61,17 +72,43 @@ pub enum SecretError {
     NoRandomness,
 }
 
-/// The authority's Secret; a new authority is put there where it is empty.
+/// The authority's Secret; where it is empty, the supplied one is put there, or a new one.
 ///
 /// # Errors
 /// See [`SecretError`].
-pub async fn authority(api: &Api<Secret>, name: &str, now: UnixTime) -> Result<Secret, SecretError> {
+pub async fn authority(
+    api: &Api<Secret>,
+    name: &str,
+    supplied: Option<&Authority>,
+    now: UnixTime,
+) -> Result<Secret, SecretError> {
     filled(api, name, || {
-        let authority = Authority::create(now)?;
+        let made = supplied.is_none().then(|| Authority::create(now)).transpose()?;
+        let authority = supplied.or(made.as_ref()).ok_or(SecretError::NoRandomness)?;
         let (certificate, key) = (authority.certificate_pem().as_bytes(), authority.key_pem().as_bytes());
         Ok(BTreeMap::from([entry(CERTIFICATE, certificate), entry(PRIVATE_KEY, key)]))
     })
     .await
+}
+
+/// The authority that others supply.
+///
+/// # Errors
+/// [`SecretError::Supply`], also where it isn't there yet.
+pub async fn supply(api: &Api<Secret>, name: &str, now: UnixTime) -> Result<Authority, SecretError> {
+    let refused = |what: String| SecretError::Supply { name: name.to_owned(), what };
+    let found = api.get_opt(name).await;
+    let found = found.map_err(|error| SecretError::Api { name: name.to_owned(), error: Box::new(error) })?;
+    let data = found.ok_or_else(|| refused("it isn't there yet".to_owned()))?.data.unwrap_or_default();
+    let text = |key: &str| {
+        let bytes = data.get(key).map(|bytes| bytes.0.as_slice()).unwrap_or_default();
+        std::str::from_utf8(bytes)
+            .ok()
+            .filter(|text| !text.is_empty())
+            .ok_or_else(|| refused(format!("no {key}")))
+    };
+    Authority::supplied(text(CERTIFICATE)?, text(PRIVATE_KEY)?, now)
+        .map_err(|error| refused(error.to_string()))
 }
 
 /// The gate's Secret; a new key is put there where it is empty.
