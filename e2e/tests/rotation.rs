@@ -112,7 +112,7 @@ fn new_keys_are_taken_on_by_all_and_sessions_and_old_pods_go_on() {
     let scene = Scene::begin("rotation");
     let namespace = &scene.namespace;
     // Nothing of another session's is used.
-    let works = |workload| Developer::new(namespace.name()).sees_the_pods_file(workload);
+    let works = |workload: &str| Developer::new(namespace.name()).sees_the_pods_file(workload);
 
     let (old, new) = rotated("mirrord-ca", "tls.crt");
     until_the_bundle_starts_with(&new);
