@@ -25,7 +25,7 @@ use crate::{
 pub const CONTROL_PLANE_NAME: &str = "boot.control.mirrord.dev";
 
 /// How long an authority lives, in seconds: 5 years.
-pub(crate) const AUTHORITY_LIFETIME: u64 = 5 * 365 * DAY;
+const AUTHORITY_LIFETIME: u64 = 5 * 365 * DAY;
 /// How long serving and control-plane certificates live, in seconds.
 const LEAF_LIFETIME: u64 = 90 * DAY;
 /// How far certificates are valid before they are issued, in seconds, for clocks that differ.

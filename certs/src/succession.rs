@@ -13,7 +13,7 @@ use rustls::pki_types::{CertificateDer, pem::PemObject};
 
 use crate::{
     Authority, AuthorityError, UnixTime,
-    authority::{AUTHORITY_LIFETIME, BACKDATED, authority_params},
+    authority::{BACKDATED, authority_params},
 };
 
 /// How many predecessors are remembered. Each costs some 550 bytes of a handshake's first flight, which must stay below
@@ -121,10 +121,10 @@ impl Authority {
         self.past.previous.as_ref().map(|_| since.unwrap_or_else(|| self.issued_at()) + OVERLAP)
     }
 
-    /// When the next one is to take over: at two thirds of its life.
+    /// When the next one is to take over: at two thirds of its life, which others may have made a short one.
     #[must_use]
     pub fn due_at(&self) -> UnixTime {
-        self.issued_at() + AUTHORITY_LIFETIME / 3 * 2
+        self.issued_at() + self.not_after().saturating_sub(self.issued_at()) / 3 * 2
     }
 
     fn issued_at(&self) -> UnixTime {

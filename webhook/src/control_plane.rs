@@ -96,7 +96,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
 
     let (stopping_tx, stopping) = watch::channel(false);
     let mut tasks = JoinSet::new();
-    tasks.spawn(keeper.clone().run());
+    tasks.spawn(keeper.clone().run(stopping.clone()));
     let known = follow(&mut tasks, &client, &settings, keeper, stopping.clone());
     let health = Health {
         configuration: known.configuration.clone(),

@@ -87,8 +87,8 @@ impl Keeper {
         self.keys_tx.borrow().clone()
     }
 
-    /// Keeps the keys, for ever.
-    pub async fn run(self: Arc<Self>) {
+    /// Keeps the keys until this replica is to stop: from then on those who stay decide.
+    pub async fn run(self: Arc<Self>, mut stopping: watch::Receiver<bool>) {
         let Names { authority, gate, supply } = &self.names;
         let names = [Some(authority), Some(gate), supply.as_ref()].into_iter().flatten();
         let changes = stream::select_all(names.map(|name| self.changes(name).boxed()));
@@ -104,6 +104,7 @@ impl Keeper {
             tokio::select! {
                 Some(()) = changes.next() => {}
                 () = clock::pause(wait) => {}
+                _ = stopping.wait_for(|stopping| *stopping) => return,
             }
         }
     }

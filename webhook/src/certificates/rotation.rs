@@ -31,6 +31,10 @@ pub const PUBLISHED: u64 = 300;
 /// How long a gate key signs, in seconds: 30 days.
 pub const GATE_LIFETIME: u64 = 30 * 24 * 3600;
 
+/// For so long nobody replaces an authority that just took over because of its age, in seconds: whoever put it there knows of
+/// a supply that this replica, of an older or newer configuration, doesn't know.
+const SETTLED: u64 = 3600;
+
 /// What a Secret asks for.
 #[derive(Debug)]
 pub enum Step {
@@ -101,7 +105,7 @@ pub fn authority(keys: &Keys, marks: Marks, maker: Maker<'_>, now: UnixTime) -> 
     let Keys { authority, path_key, .. } = keys;
     let (next, due) = match maker {
         Maker::Own => {
-            let due = authority.due_at();
+            let due = authority.due_at().max(marks.since.map_or(0, |since| since + SETTLED));
             let next = (now >= due || marks.asked).then(|| authority.succeed(now));
             (next, due)
         }
@@ -253,6 +257,9 @@ mod tests {
         assert_eq!(next.previous_pem(), own);
         assert!(!next.cross_pem().is_empty(), "who trusts the former one accepts it");
         keys.authority = next;
+        // Replicas that don't know of the supply yet, or no more, leave it alone: it is due by its age, but took over just now.
+        let aged = keys.authority.due_at();
+        assert!(waits(&authority(&keys, marks(aged), Maker::Own, aged).unwrap()) >= aged + SETTLED);
         let end = waits(&authority(&keys, marks(NOW), theirs, NOW).unwrap());
         assert!(end > NOW, "the overlap counts from here, though it was issued yesterday");
         let data = written(authority(&keys, marks(NOW), theirs, end).unwrap());
