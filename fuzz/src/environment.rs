@@ -13,14 +13,15 @@ pub fn environment(data: &[u8]) {
     };
     let (include, exclude, unset) = (words(), words(), words());
     let include = Some(include).filter(|include| !include.is_empty());
-    let rules = Rules { include, exclude, set: vec![("SET".into(), "own".into())], unset };
+    let set = vec![("SET".into(), "own".into())];
+    let rules = Rules { include, exclude, set, unset, ..Rules::default() };
     let bytes = lines.next().unwrap_or_default();
     let pod = parse(bytes);
     read(&pod, bytes);
 
     let local: Variables =
         [("PATH", "/bin"), ("A", "local")].map(|(name, value)| (name.into(), value.into())).into();
-    let merged = rules.merge(local.clone(), pod.clone());
+    let merged = rules.merge(local.clone(), pod.clone(), Variables::new());
     for (name, value) in &pod {
         let takes = taken(&rules, name.as_bytes());
         assert_eq!(rules.takes(name), takes, "{name:?} by {rules:?}");

@@ -75,7 +75,8 @@ fn injected(reviewed: &Reviewed, pod: &RawValue) {
     let operations: json_patch::Patch = serde_json::from_slice(&json).expect("a patch");
     assert!(operations.iter().all(|operation| matches!(operation, json_patch::PatchOperation::Add(_))));
 
-    let before: Value = serde_json::from_str(pod.get()).expect("it was read before");
+    // A number beyond all floats, where the review doesn't look: no API server takes such a pod from anybody.
+    let Ok(before) = serde_json::from_str::<Value>(pod.get()) else { return };
     let mut after = before.clone();
     json_patch::patch(&mut after, &operations).unwrap_or_else(|error| panic!("{error}: {before}"));
     assert_eq!(after["spec"]["containers"].to_string(), before["spec"]["containers"].to_string());
