@@ -132,9 +132,12 @@ fn break_workloads(namespace: &Namespace) {
 #[test]
 fn who_may_not_read_everything_is_told_what_was_not_checked() {
     let developer = Developer::new(NAMESPACE);
-    let run = Run::of(&mut developer.mirrord(["check", "-n", NAMESPACE])).succeeded();
+    let run = Run::of(&mut developer.mirrord(["check", "-n", NAMESPACE]));
+    let run =
+        run.failed_with(77, &["not everything could be checked", "an admin of the cluster, who may get"]);
     let text = run.text();
-    for expected in ["not checked: ", "mutatingwebhookconfigurations", "run it as an admin"] {
+    let told = "not all is checked, as you may not get customresourcedefinitions.apiextensions.k8s.io, ";
+    for expected in [told, "mutatingwebhookconfigurations", "fix: run it as an admin of the cluster"] {
         assert!(text.contains(expected), "no {expected:?} in: {}", run.story());
     }
 }
