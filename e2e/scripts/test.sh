@@ -25,7 +25,10 @@ fuzz=$!
 trap 'kill "$fuzz" 2>/dev/null || :' EXIT
 
 say "End-to-end tests"
-cargo test --locked --package mirrord-e2e
+# Kubelet is what they wait for, so more of them at a time than there are processors.
+cargo test --locked --package mirrord-e2e --test cluster -- --test-threads=4
+# Each of these concerns everybody.
+cargo test --locked --package mirrord-e2e --test documents --test outages --test restarts --test rotation --test upgrades
 
 say "Fuzz targets, what they found"
 found=0
