@@ -59,9 +59,9 @@ fuzz: ## Runs all fuzz targets, or some: make fuzz SECONDS_EACH=60 TARGETS="path
 	@e2e/scripts/fuzz.sh $(TARGETS)
 
 .PHONY: bench
-bench: deploy ## Measures, prints a table and writes target/bench/results.json
+bench: deploy ## Measures, prints a table and writes target/bench/results.json; or some: make bench ROWS="scale far"
 	@e2e/scripts/shop.sh
-	@cargo run --quiet --package mirrord-e2e --bin bench
+	@cargo run --quiet --package mirrord-e2e --bin bench -- $(ROWS)
 
 .PHONY: fmt
 fmt: ## Formats the code
