@@ -33,8 +33,8 @@ pub(crate) struct Past {
 
 /// A certificate.
 #[derive(Clone, Debug)]
-struct Pem {
-    text: String,
+pub(crate) struct Pem {
+    pub(crate) text: String,
     der: CertificateDer<'static>,
 }
 
@@ -43,7 +43,8 @@ impl Pem {
         Self { text: certificate.pem(), der: certificate.der().clone() }
     }
 
-    fn all(text: &str) -> Result<Vec<Self>, AuthorityError> {
+    /// All that stand in a text.
+    pub(crate) fn all(text: &str) -> Result<Vec<Self>, AuthorityError> {
         const END: &str = "-----END CERTIFICATE-----";
         let texts = text.split_inclusive(END).filter(|text| text.contains("-----BEGIN"));
         texts

@@ -4,10 +4,10 @@
 //! verifies asks for a kind's name and usage ([`crate::verify`]), so it has to be an authority of mirrord's own, which
 //! nobody else lets issue names below `mirrord.dev`.
 
-use rustls::pki_types::{CertificateDer, pem::PemObject};
+use rustls::pki_types::CertificateDer;
 use thiserror::Error;
 
-use crate::{Authority, AuthorityError, UnixTime, verify::admits_control_plane};
+use crate::{Authority, AuthorityError, UnixTime, succession::Pem, verify::admits_control_plane};
 
 /// Why a supplied authority can't be used.
 #[derive(Debug, Error)]
@@ -52,8 +52,9 @@ impl Authority {
             return Err(SupplyError::Encoding);
         }
         // What stands behind it leads to a root, which nobody here trusts.
-        let first = first_certificate(certificates_pem)?;
-        let supplied = Self::load(&first, key_pem)?;
+        let first = Pem::all(certificates_pem)?.into_iter().next();
+        let first = first.ok_or_else(|| AuthorityError::Pem("no certificate".to_owned()))?;
+        let supplied = Self::load(&first.text, key_pem)?;
         if !may_issue(supplied.certificate()) {
             return Err(SupplyError::NoAuthority);
         }
@@ -67,17 +68,6 @@ impl Authority {
         }
         Ok(supplied)
     }
-}
-
-fn first_certificate(pem: &str) -> Result<String, AuthorityError> {
-    const END: &str = "-----END CERTIFICATE-----\n";
-    let text = format!("{}\n", pem.trim());
-    let first = text.split_inclusive(END).next().unwrap_or_default();
-    let begin = first.find("-----BEGIN CERTIFICATE").unwrap_or(0);
-    let first = first.get(begin..).unwrap_or_default();
-    CertificateDer::from_pem_slice(first.as_bytes())
-        .map(|_| first.to_owned())
-        .map_err(|error| AuthorityError::Pem(error.to_string()))
 }
 
 fn may_issue(certificate: &CertificateDer<'_>) -> bool {

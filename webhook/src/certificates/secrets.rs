@@ -83,8 +83,14 @@ pub async fn authority(
     now: UnixTime,
 ) -> Result<Secret, SecretError> {
     filled(api, name, || {
-        let made = supplied.is_none().then(|| Authority::create(now)).transpose()?;
-        let authority = supplied.or(made.as_ref()).ok_or(SecretError::NoRandomness)?;
+        let made;
+        let authority = match supplied {
+            Some(supplied) => supplied,
+            None => {
+                made = Authority::create(now)?;
+                &made
+            }
+        };
         let (certificate, key) = (authority.certificate_pem().as_bytes(), authority.key_pem().as_bytes());
         Ok(BTreeMap::from([entry(CERTIFICATE, certificate), entry(PRIVATE_KEY, key)]))
     })
