@@ -125,6 +125,12 @@ impl Scene {
         Self { namespace, developer, program, pod }
     }
 
+    /// Another program of the same kind, in a session that the next `exec` gets.
+    #[must_use]
+    pub fn another_program(&self) -> Program {
+        Program::start(&self.developer, &self.namespace, &address(&self.namespace))
+    }
+
     /// Panics unless the application's pod is the one that it was, ready all the time, and each of its containers.
     #[track_caller]
     pub fn pod_was_left_alone(&self) {
@@ -210,6 +216,11 @@ fn service(namespace: &Namespace) -> String {
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": "app", "namespace": namespace.name()},
         "spec": {"selector": {"app": "app"}, "ports": [{"port": 80, "targetPort": 8000}]},
     }));
+    address(namespace)
+}
+
+/// The application's Service's.
+fn address(namespace: &Namespace) -> String {
     let service = cluster().get(&["service", "app", "--namespace", namespace.name()]);
     service["spec"]["clusterIP"].as_str().expect("it has one").to_owned()
 }

@@ -320,11 +320,13 @@ async fn a_renewal_is_checked_again_and_extends_up_to_the_deadline() {
     shop.plane.api.grant("developer", "env", "deployment.checkout");
     let mut old = shop.create("developer", &session("deployment/checkout", &["env"], &[])).await.admitted();
     let status = old.status.as_mut().unwrap();
+    assert_eq!(status.renewal, Some(0), "clients know by it that later numbers will be answered");
     (status.expires_at, status.deadline) = (now() - 10, now() + 100);
     let mut new = old.clone();
     new.spec.renewal = Some(1);
     let renewed = shop.update("developer", &old, &new).await.admitted().status.unwrap();
     assert_eq!(renewed.expires_at, renewed.deadline);
+    assert_eq!(renewed.renewal, Some(1), "which one was looked at");
     assert_eq!(renewed.deadline, old.status.as_ref().unwrap().deadline, "no renewal moves the deadline");
     assert_eq!(shop.update("neighbour", &old, &new).await.denied().1, "not_granted");
     let other = Shop::open().await;

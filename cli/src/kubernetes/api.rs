@@ -127,7 +127,7 @@ impl Sessions {
         let patch = Patch::Merge(serde_json::json!({ "spec": { "renewal": number } }));
         let parameters = PatchParams::default();
         let session = self.ask("patch", self.api.patch(name, &parameters, &patch)).await?;
-        session.status.ok_or(Refusal::NotAdmitted)
+        session.status.filter(|status| answers(status, number)).ok_or(Refusal::NoLongerInstalled)
     }
 
     async fn ask<T>(
@@ -137,6 +137,12 @@ impl Sessions {
     ) -> Result<T, Refusal> {
         self.server.ask(verb, self.namespace.as_deref(), request).await
     }
+}
+
+/// Whether a stored status is what this renewal was answered with, and not a request before it that nobody looked at.
+/// Older control planes don't say; they are believed.
+fn answers(status: &SessionStatus, renewal: u64) -> bool {
+    status.renewal.is_none_or(|answered| answered == renewal)
 }
 
 fn session(name: Option<String>, spec: SessionSpec) -> Session {
@@ -171,5 +177,19 @@ impl Lease for Held {
 
     fn end(&self) -> BoxFuture<'_, Result<(), Refusal>> {
         Box::pin(self.sessions.delete(&self.name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_renewal_that_nobody_looked_at_is_known_by_its_number() {
+        let status = |renewal| SessionStatus { renewal, ..SessionStatus::default() };
+        assert!(answers(&status(Some(7)), 7));
+        assert!(!answers(&status(Some(6)), 7), "that of the renewal before");
+        assert!(!answers(&status(Some(0)), 7), "that of the creation");
+        assert!(answers(&status(None), 7), "an older control plane's");
     }
 }

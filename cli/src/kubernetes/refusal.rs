@@ -86,6 +86,11 @@ pub enum Refusal {
     /// The Session was stored, but nobody filled it in.
     #[error("the API server stored the session without asking mirrord's webhook")]
     NotAdmitted,
+    /// A renewal was stored, but nobody looked at it.
+    #[error(
+        "mirrord is no longer installed: the API server renewed the session without asking mirrord's webhook"
+    )]
+    NoLongerInstalled,
     /// The webhook doesn't answer.
     #[error("mirrord's webhook doesn't answer the API server: {0}")]
     WebhookDown(String),
@@ -189,7 +194,12 @@ impl Refusal {
     #[must_use]
     pub fn is_final(&self) -> bool {
         match self {
-            Self::NoSession(_) | Self::NotInstalled { .. } | Self::NoNamespace(_) => true,
+            // A session that was stored before mirrord is installed (again) doesn't count.
+            // Another installation counts no Session that is older than itself.
+            Self::NoSession(_)
+            | Self::NotInstalled { .. }
+            | Self::NoLongerInstalled
+            | Self::NoNamespace(_) => true,
             Self::Denied { word, .. } => word == "not_granted" || word == "bad_session",
             _ => false,
         }
@@ -209,6 +219,7 @@ impl Refusal {
             Self::NotInstalled { .. }
             | Self::Foreign { .. }
             | Self::NotAdmitted
+            | Self::NoLongerInstalled
             | Self::WebhookDown(_)
             | Self::Unreachable { .. }
             | Self::Silent { .. } => Exit::Unreachable,
@@ -235,7 +246,7 @@ impl Refusal {
             }
             Self::NoNamespace(_) => "choose another with -n",
             Self::NoSession(_) => "`mirrord session ls` lists those that are there",
-            Self::NotAdmitted => {
+            Self::NotAdmitted | Self::NoLongerInstalled => {
                 "it was uninstalled, or its entry sessions.mirrord.dev is missing: kubectl get mutatingwebhookconfiguration mirrord"
             }
             Self::WebhookDown(_) => {
@@ -395,6 +406,7 @@ mod tests {
             Refusal::of_status(&status, attempt("patch", None))
         };
         assert!(refusal(gone).is_final());
+        assert!(Refusal::NoLongerInstalled.is_final(), "nor does the next installation know it");
         assert!(!refusal(down).is_final());
         let problem = Problem::from(refusal(down));
         assert_eq!(problem.exit, Exit::Unreachable);

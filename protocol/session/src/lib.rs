@@ -85,6 +85,10 @@ pub struct SessionStatus {
     /// an older control plane answered.
     #[serde(skip_serializing_if = "is_zero")]
     pub expires_in: u32,
+    /// The [`SessionSpec::renewal`] that this answers, 0 where it had none; missing where an older control plane answered.
+    /// A renewal whose number isn't here was stored without asking us.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub renewal: Option<u64>,
     /// Seconds since 1970 at which it ends for good.
     pub deadline: u64,
     /// Only in answers to dry runs without a target.

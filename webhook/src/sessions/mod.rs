@@ -154,13 +154,15 @@ impl Sessions {
                 let creator = wish::creator(&request.user);
                 self.crowd.borrow().room(&request.namespace, &creator, self.per_user)?;
                 let deadline = now + self.lifetimes.deadline;
-                let fresh = SessionStatus { creator, deadline, ..SessionStatus::default() };
+                let renewal = Some(session.spec.renewal.unwrap_or_default());
+                let fresh = SessionStatus { creator, renewal, deadline, ..SessionStatus::default() };
                 (SessionReview::Granted, self.admit(request, &wish, fresh, now, record).await?)
             }
             Operation::Update { old, new } => match wish::update(&request.user, old, new, now)? {
                 Update::Keep => (SessionReview::Unchanged, old.status.clone().unwrap_or_default()),
                 Update::Renew(wish) => {
-                    let status = old.status.clone().unwrap_or_default();
+                    let mut status = old.status.clone().unwrap_or_default();
+                    status.renewal = Some(new.spec.renewal.unwrap_or_default());
                     (SessionReview::Renewed, self.admit(request, &wish, status, now, record).await?)
                 }
             },
