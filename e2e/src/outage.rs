@@ -151,6 +151,12 @@ impl Dropped {
         Self::by(&[("forward", &these)])
     }
 
+    /// All that a pod says from a UDP port.
+    #[must_use]
+    pub fn words(from: &str, port: u16) -> Self {
+        Self::by(&[("forward", &format!("ip saddr {from} udp sport {port}"))])
+    }
+
     fn by(rules: &[(&str, &str)]) -> Self {
         let chain = |(hook, these): &(&str, &str)| {
             format!("chain {hook} {{ type filter hook {hook} priority 400; {these} drop; }}")

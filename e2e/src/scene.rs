@@ -188,6 +188,20 @@ impl Scene {
         sidecar.clone()
     }
 
+    /// Where the sidecar listens: its address, and the UDP port.
+    ///
+    /// # Panics
+    /// Where the pod's status annotation says no such thing.
+    #[must_use]
+    pub fn sidecar_door(&self) -> (String, u16) {
+        let pod = pod(&self.namespace);
+        let status = pod["metadata"]["annotations"]["mirrord.dev/status"].as_str().expect("it was injected");
+        let status: Value = serde_json::from_str(status).expect("JSON");
+        let port = status["containers"][0]["port"].as_u64().and_then(|port| u16::try_from(port).ok());
+        let address = pod["status"]["podIP"].as_str().expect("it runs").to_owned();
+        (address, port.expect("a port"))
+    }
+
     /// What the sidecar has logged.
     #[must_use]
     pub fn sidecar_log(&self) -> String {

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, time::Duration};
 use mirrord_e2e::{
     cluster::{checkout, cluster},
     developer::Developer,
-    outage,
+    outage::{self, Dropped},
     run::{Run, eventually, until},
     scene::Scene,
 };
@@ -122,8 +122,7 @@ fn pods_of_before_are_used_through_upgrade_rollback_and_reinstallation_and_named
     developer.sees_the_pods_file("deployment/app");
 
     let _ = helm(&["uninstall", "mirrord", "--wait", "--timeout", "55s"]).succeeded();
-    // Helm deletes the ingress's Service 0.4 s before our configuration, by whose end sessions end: kube-proxy decides whether
-    // the sidecar's farewell still arrives. Else the client hears it from the API server.
+    // The ingress goes in the same moment. Where the sidecar's farewell is lost by that, the client hears it from the API server.
     let end = scene.program.end(Duration::from_secs(50));
     assert!(end.contains("was deleted") || end.contains("mirrord is no longer installed"), "{end}");
     let documented = [
@@ -148,10 +147,12 @@ fn pods_of_before_are_used_through_upgrade_rollback_and_reinstallation_and_named
     developer.sees_the_pods_file("deployment/app");
 
     let program = scene.another_program();
-    cluster().run(&["delete", "service", "mirrord-ingress", "--namespace", "mirrord"]);
+    let (address, port) = scene.sidecar_door();
+    let unheard = Dropped::words(&address, port);
     let _ = helm(&["uninstall", "mirrord", "--wait", "--timeout", "55s"]).succeeded();
     let end = program.end(Duration::from_secs(50));
     assert!(end.contains("mirrord is no longer installed"), "no farewell comes through: {end}");
+    drop(unheard);
     program.saw_nothing_wrong();
     cluster().run(&["delete", "secret", "mirrord-ca", "mirrord-gate", "--namespace", "mirrord"]);
     let _ = installation.install(&[]).succeeded();

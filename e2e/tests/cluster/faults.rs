@@ -150,11 +150,8 @@ fn a_session_deleted_while_its_sidecar_could_not_be_told_ends_once_it_can() {
         return;
     }
     let scene = Scene::begin("deleted-unheard");
-    let pod = pod(&scene.namespace);
-    let status: Value =
-        serde_json::from_str(pod["metadata"]["annotations"]["mirrord.dev/status"].as_str().unwrap()).unwrap();
-    let port = u16::try_from(status["containers"][0]["port"].as_u64().unwrap()).unwrap();
-    let unheard = Dropped::datagrams(&control_plane(), pod["status"]["podIP"].as_str().unwrap(), port);
+    let (address, port) = scene.sidecar_door();
+    let unheard = Dropped::datagrams(&control_plane(), &address, port);
     cluster().run(&["delete", "sessions.mirrord.dev", "--all", "--namespace", scene.namespace.name()]);
     // The router has heard of it, and lets nothing more through: the client asks the API server, and knows.
     let end = scene.program.end(Duration::from_secs(40));
