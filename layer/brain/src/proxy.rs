@@ -8,8 +8,8 @@
 
 use std::{
     cell::Cell,
-    ffi::c_int,
-    mem,
+    ffi::{c_int, c_void},
+    mem::{self, ManuallyDrop},
     os::fd::{AsFd, AsRawFd, OwnedFd},
     path::PathBuf,
     sync::atomic::{AtomicBool, AtomicU32, Ordering},
@@ -26,7 +26,7 @@ use thiserror::Error;
 use crate::{
     conversation::{self, Answer, Ask, Done, Hello, Level, Log, Opened, VERSION, Welcome},
     descriptors::Identity,
-    sys::{self, Errno},
+    sys::{self, Errno, ThreadEnd},
     text::printable,
 };
 
@@ -93,13 +93,23 @@ struct Channel {
 }
 
 thread_local! {
-    static CHANNEL: Cell<Option<Channel>> = const { Cell::new(None) };
+    /// Closed by [`THREAD_END`].
+    static CHANNEL: Cell<Option<ManuallyDrop<Channel>>> = const { Cell::new(None) };
+}
+
+static THREAD_END: ThreadEnd = ThreadEnd::new();
+
+extern "C" fn close_channel(_: *mut c_void) {
+    if let Some(channel) = CHANNEL.take() {
+        ManuallyDrop::into_inner(channel).leave();
+    }
 }
 
 impl Proxy {
     /// The way to a proxy at a unix socket. Nothing is connected yet.
     #[must_use]
     pub fn new(socket: PathBuf) -> Self {
+        THREAD_END.prepare(close_channel);
         Self { socket, process: AtomicU32::new(sys::process()), complained: AtomicBool::new(false) }
     }
 
@@ -145,7 +155,7 @@ impl Proxy {
         close: bool,
     ) -> Result<(T, Option<OwnedFd>), AskError> {
         let process = sys::process();
-        let known = CHANNEL.try_with(|place| self.take(place, process)).ok().flatten();
+        let known = self.take(process);
         let first = known.map(|channel| (channel.exchange(ask, close), channel));
         let (result, channel) = match first {
             Some((Ok(answer), channel)) => (Ok(answer), Some(channel)),
@@ -191,32 +201,29 @@ impl Proxy {
     }
 
     /// The thread's connection, if it is there and ours.
-    fn take(&self, place: &Cell<Option<Channel>>, process: u32) -> Option<Channel> {
-        let channel = place.take()?;
+    fn take(&self, process: u32) -> Option<Channel> {
+        let channel = ManuallyDrop::into_inner(CHANNEL.take()?);
         if channel.process == process && channel.is_there() {
             return Some(channel);
         }
         if channel.process != process && !self.is_own_process() {
             // A vfork's child: the place is its parent's, who will go on with the connection.
-            place.set(Some(channel));
-        } else if channel.is_there() {
-            drop(channel);
+            CHANNEL.set(Some(ManuallyDrop::new(channel)));
         } else {
-            // The number is somebody else's by now.
-            mem::forget(channel.socket);
+            channel.leave();
         }
         None
     }
 
-    /// Keeps a connection for the thread's next question, unless the place is a parent's or taken.
+    /// Keeps a connection for the thread's next question, unless the place is a parent's. Where nobody would close it at the
+    /// thread's end, it is closed now.
     fn put_back(&self, channel: Channel) {
-        if !self.is_own_process() {
+        if !self.is_own_process() || !THREAD_END.ask() {
             return;
         }
-        let _ = CHANNEL.try_with(|place| {
-            let before = place.replace(Some(channel));
-            drop(before);
-        });
+        // There may be one that a signal handler put there meanwhile.
+        let before = CHANNEL.replace(Some(ManuallyDrop::new(channel)));
+        drop(before.map(ManuallyDrop::into_inner));
     }
 
     /// Says once per process what happened.
@@ -237,6 +244,13 @@ impl Channel {
         let socket = sys::duplicate_above(low.as_fd(), lowest).unwrap_or(low);
         let identity = Identity::from(&sys::status(socket.as_raw_fd())?);
         Ok(Self { socket, identity, process })
+    }
+
+    /// Closes it, unless its number is somebody else's by now.
+    fn leave(self) {
+        if !self.is_there() {
+            mem::forget(self.socket);
+        }
     }
 
     fn is_there(&self) -> bool {

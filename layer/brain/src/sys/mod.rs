@@ -7,6 +7,7 @@
 mod heap;
 mod raw;
 mod socket;
+mod thread_end;
 
 use raw::kernel;
 use std::{
@@ -22,6 +23,7 @@ pub use socket::{
     unix_stream,
 };
 pub(crate) use socket::{mapped, unmapped};
+pub use thread_end::ThreadEnd;
 
 /// An error of the kernel, by number.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -370,3 +370,55 @@ int main(void) {
     let program = world.compile("handler", source, &[]);
     assert_eq!(world.run(&[program]).ok(), "1\n");
 }
+
+#[test]
+fn a_threads_first_question_may_come_from_a_handler_that_interrupts_malloc_and_its_end_leaves_nothing() {
+    let world = World::new();
+    // With more than one thread malloc takes a lock; pieces this large don't come from the thread's own cache.
+    let source = r#"
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+static volatile int asked, started;
+static void ask(int signal) { if (access("/srv/data/hello.txt", R_OK)) _exit(1); asked = 1; }
+static void *work(void *none) {
+    void *pieces[64];
+    started = 1;
+    for (unsigned round = 0; !asked; round++) {
+        for (int i = 0; i < 64; i++) pieces[i] = malloc(1100 + (round * 37 + i * 101) % 5000);
+        for (int i = 0; i < 64; i++) free(pieces[i]);
+    }
+    return none;
+}
+static int descriptors(void) {
+    int count = 0;
+    DIR *folder = opendir("/proc/self/fd");
+    while (readdir(folder)) count++;
+    closedir(folder);
+    return count;
+}
+int main(void) {
+    int before = 0;
+    signal(SIGUSR1, ask);
+    for (int i = 0; i < 200; i++) {
+        pthread_t thread;
+        asked = started = 0;
+        pthread_create(&thread, 0, work, 0);
+        while (!started) usleep(10);
+        usleep(200 + i * 7 % 100);
+        pthread_kill(thread, SIGUSR1);
+        for (int waited = 0; !asked; waited++) { if (waited > 10000) { puts("hangs"); _exit(2); } usleep(1000); }
+        pthread_join(thread, 0);
+        if (i == 0) before = descriptors();
+    }
+    printf("%d\n", descriptors() - before);
+    return 0;
+}
+"#;
+    let program = world.compile("threads", source, &["-pthread"]);
+    assert_eq!(world.run(&[program]).ok(), "0\n");
+}
