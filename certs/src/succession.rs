@@ -43,15 +43,17 @@ impl Pem {
         Self { text: certificate.pem(), der: certificate.der().clone() }
     }
 
-    /// All that stand in a text.
+    /// All that stand in a text. What else stands there is left out: people write remarks, and some put the key before it.
     pub(crate) fn all(text: &str) -> Result<Vec<Self>, AuthorityError> {
+        const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
         const END: &str = "-----END CERTIFICATE-----";
-        let texts = text.split_inclusive(END).filter(|text| text.contains("-----BEGIN"));
+        let texts =
+            text.split_inclusive(END).filter_map(|text| text.rfind(BEGIN).and_then(|at| text.get(at..)));
         texts
             .map(|text| {
                 let der = CertificateDer::from_pem_slice(text.as_bytes());
                 let der = der.map_err(|error| AuthorityError::Pem(error.to_string()))?;
-                Ok(Self { text: format!("{}\n", text.trim()), der })
+                Ok(Self { text: format!("{text}\n"), der })
             })
             .collect()
     }
@@ -66,18 +68,19 @@ impl Authority {
         self.hand_over(Self::create(now)?, now)
     }
 
-    /// Makes another authority the next one: this one signs for its key. Where it has the same key, as after a mere renewal
-    /// of the certificate, what was signed for that key stays.
+    /// Makes another authority the next one: this one signs for its key. Where it has the same key and name, as after a
+    /// mere renewal of the certificate, what was signed for that key stays.
     ///
     /// # Errors
     /// See [`AuthorityError`].
     pub fn hand_over(&self, mut next: Self, now: UnixTime) -> Result<Self, AuthorityError> {
         let mut cross = self.past.cross.clone();
         let key = |authority: &Self| authority.issuer.key().subject_public_key_info();
-        if key(&next) != key(self) {
+        // Leaves name their issuer as it names itself: under another name, also of the same key, nobody knows them.
+        let name = next.subject()?;
+        if key(&next) != key(self) || name != self.subject()? {
             let mut params = authority_params(next.issuer.key(), now)?;
-            // Leaves name their issuer as it names itself.
-            params.distinguished_name = next.subject()?;
+            params.distinguished_name = name;
             cross.insert(0, Pem::new(&params.signed_by(next.issuer.key(), &self.issuer)?));
             cross.truncate(PREDECESSORS.into());
         }

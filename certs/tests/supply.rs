@@ -105,6 +105,18 @@ fn a_renewed_certificate_of_the_same_key_needs_no_signature_and_lasts_as_long_as
 }
 
 #[test]
+fn a_renewed_certificate_of_the_same_key_and_another_name_is_known_to_whoever_knew_the_last() {
+    let key = KeyPair::generate().unwrap();
+    let own = authority();
+    let first = own.hand_over(made(&params(), &key).unwrap(), now()).unwrap();
+    let mut renamed = params();
+    renamed.distinguished_name.push(DnType::CommonName, "mirrord in cluster 8");
+    let second = first.hand_over(made(&renamed, &key).unwrap(), now()).unwrap();
+    accepts(&first, &second);
+    accepts(&own, &second);
+}
+
+#[test]
 fn the_overlap_counts_from_the_hand_over_not_from_when_others_issued_it() {
     let present = authority().hand_over(supplied(), now()).unwrap();
     assert!(present.overlap_ends(None).unwrap() < now(), "it was issued a month ago");
@@ -158,5 +170,17 @@ fn another_certificate_of_a_shared_authority_is_no_control_plane() {
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(leaf_key.serialize_der()));
         let identity = Identity { chain: vec![leaf.der().clone()], key, not_after: now() + 60 };
         assert!(!verify::admits_control_plane([supplied.certificate().clone()], &identity, now()), "{name}");
+    }
+}
+
+#[test]
+fn of_a_text_with_a_key_and_remarks_only_the_certificate_is_told() {
+    let key = KeyPair::generate().unwrap();
+    let certificate = params().self_signed(&key).unwrap().pem();
+    let combined = format!("a remark\n{}\nBag Attributes\n{certificate}", key.serialize_pem());
+    let supplied = Authority::supplied(&combined, &key.serialize_pem(), now()).unwrap();
+    for told in [supplied.certificate_pem(), &supplied.trusted_pem()] {
+        assert!(told.starts_with("-----BEGIN CERTIFICATE-----"), "{told}");
+        assert!(!told.contains("PRIVATE KEY") && !told.contains("remark"), "the key would be everybody's");
     }
 }

@@ -58,6 +58,8 @@ pub fn of(rules: Option<&Rules>) -> Result<Variables, EnvFileError> {
 fn read(path: &Path) -> Result<Variables, EnvFileError> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| EnvFileError::Unreadable { path: path.to_owned(), error })?;
+    // Editors of Windows begin with it.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let pairs = dotenvy::from_read_iter(text.as_bytes()).map(|pair| match pair {
         Ok((name, value)) => Ok((name.into(), value.into())),
         Err(dotenvy::Error::LineParse(wrong, at)) => {
@@ -93,6 +95,12 @@ mod tests {
         let pairs: Vec<_> =
             read.iter().map(|(name, value)| (name.to_str().unwrap(), value.to_str().unwrap())).collect();
         assert_eq!(pairs, [("A", "2"), ("B", "a $A b"), ("C", "1 and\n2"), ("D", ""), ("E", "x")]);
+    }
+
+    #[test]
+    fn what_editors_put_before_a_text_is_no_part_of_it() {
+        let (_folder, path) = file("\u{feff}A=1\n");
+        assert_eq!(read(&path).unwrap().get(std::ffi::OsStr::new("A")).unwrap(), "1");
     }
 
     #[test]

@@ -155,11 +155,17 @@ impl Keeper {
         if supplied.is_some() && marks.is_asked() {
             tracing::warn!("authorities are supplied: to have another, renew it where it comes from");
         }
-        let step = rotation::authority(&keys, marks, maker, now)?;
-        let authority_due = self.done(authority, step, now).await?;
-        let step = rotation::gate(&keys.gate, Marks::of(&gate), self.token_life, now);
-        let gate_due = self.done(gate, step.ok_or(SecretError::NoRandomness)?, now).await?;
-        Ok(authority_due.min(gate_due))
+        let authority_due = async {
+            let step = rotation::authority(&keys, marks, maker, now)?;
+            self.done(authority, step, now).await
+        };
+        let gate_due = async {
+            let step = rotation::gate(&keys.gate, Marks::of(&gate), self.token_life, now);
+            self.done(gate, step.ok_or(SecretError::NoRandomness)?, now).await
+        };
+        // What keeps one from its step is nothing to the other.
+        let (authority_due, gate_due) = (authority_due.await, gate_due.await);
+        Ok(authority_due?.min(gate_due?))
     }
 
     /// What others supply, where they do; inside, `None` where that can't be used: what is in use stays.
