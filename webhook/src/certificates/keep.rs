@@ -64,9 +64,12 @@ impl Keeper {
         token_life: u64,
         now: UnixTime,
     ) -> Result<Arc<Self>, SecretError> {
+        // Where there is one already, it serves until a supply that can be used takes over.
         let supplied = match &names.supply {
-            Some(supply) => Some(first(&api, supply).await?),
-            None => None,
+            Some(supply) if !secrets::is_filled(&secrets::get(&api, &names.authority).await?) => {
+                Some(first(&api, supply).await?)
+            }
+            _ => None,
         };
         let authority = secrets::authority(&api, &names.authority, supplied.as_ref(), now).await?;
         let gate = secrets::gate(&api, &names.gate).await?;

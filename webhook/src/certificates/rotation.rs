@@ -111,11 +111,16 @@ pub fn authority(keys: &Keys, marks: Marks, maker: Maker<'_>, now: UnixTime) -> 
         }
         Maker::Others(supplied) => {
             let other = supplied.filter(|supplied| supplied.certificate() != authority.certificate());
-            let next = other.map(|other| {
+            // The one that was replaced just now is a supply that others, of another configuration, no longer know.
+            let is_replaced =
+                |it: &&Authority| it.certificate_pem().trim() == authority.previous_pem().trim();
+            let due = marks.since.filter(|_| other.as_ref().is_some_and(is_replaced));
+            let due = due.map(|since| since + SETTLED).filter(|due| now < *due);
+            let next = other.filter(|_| due.is_none()).map(|other| {
                 let other = Authority::load(other.certificate_pem(), other.key_pem())?;
                 authority.hand_over(other, now)
             });
-            (next, UnixTime::MAX)
+            (next, due.unwrap_or(UnixTime::MAX))
         }
     };
     if let Some(next) = next {
@@ -265,6 +270,23 @@ mod tests {
         let data = written(authority(&keys, marks(NOW), theirs, end).unwrap());
         keys.authority = secrets::read_authority(&data).unwrap().0;
         assert_eq!(waits(&authority(&keys, asked, theirs, far).unwrap()), UnixTime::MAX);
+    }
+
+    #[test]
+    fn replicas_of_two_supplies_do_not_take_turns() {
+        let mut keys = keys();
+        let (one, other) = (Authority::create(NOW).unwrap(), Authority::create(NOW).unwrap());
+        let step = |keys: &Keys, supplied, marks, now| {
+            authority(keys, marks, Maker::Others(Some(supplied)), now).unwrap()
+        };
+        for supplied in [&one, &other] {
+            let data = written(step(&keys, supplied, marks(NOW), NOW));
+            keys.authority = secrets::read_authority(&data).unwrap().0;
+        }
+        assert_eq!(waits(&step(&keys, &one, marks(NOW), NOW + 1)), NOW + SETTLED);
+        let third = Authority::create(NOW).unwrap();
+        let _ = written(step(&keys, &third, marks(NOW), NOW + 1));
+        let _ = written(step(&keys, &one, marks(NOW), NOW + SETTLED));
     }
 
     #[test]

@@ -180,7 +180,7 @@ pub(super) async fn replace(api: &Api<Secret>, secret: &Secret) -> Result<bool, 
 }
 
 /// Whether a Secret holds anything.
-fn is_filled(secret: &Secret) -> bool {
+pub(super) fn is_filled(secret: &Secret) -> bool {
     secret.data.iter().flatten().any(|(_, value)| !value.0.is_empty())
 }
 
