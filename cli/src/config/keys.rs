@@ -109,7 +109,7 @@ pub const KEYS: &[Key] = &[
         "feature.env.env_file",
         &[Text],
         "none",
-        "Path of a file of `NAME=value` lines (dotenv), over the pod's variables; relative to the configuration file's project.",
+        "Path of a file of `NAME=value` lines (dotenv), over the pod's variables; relative to the configuration file's project. In values `$NAME` is your shell's variable, else one of the file's.",
     ),
     key(
         "feature.env.load_from_process",
