@@ -106,6 +106,12 @@ impl Authority {
         self.past.cross.iter().map(|one| one.text.as_str()).collect()
     }
 
+    /// The last authority's certificate, DER; `None` where there was none, or the overlap is over.
+    #[must_use]
+    pub fn previous(&self) -> Option<&CertificateDer<'static>> {
+        self.past.previous.as_ref().map(|one| &one.der)
+    }
+
     /// The last authority's certificate, PEM; empty where there was none, or the overlap is over.
     #[must_use]
     pub fn previous_pem(&self) -> &str {

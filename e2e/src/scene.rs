@@ -195,9 +195,9 @@ impl Scene {
     #[must_use]
     pub fn sidecar_door(&self) -> (String, u16) {
         let pod = pod(&self.namespace);
-        let status = pod["metadata"]["annotations"]["mirrord.dev/status"].as_str().expect("it was injected");
-        let status: Value = serde_json::from_str(status).expect("JSON");
-        let port = status["containers"][0]["port"].as_u64().and_then(|port| u16::try_from(port).ok());
+        let port = injection_status(&pod)["containers"][0]["port"]
+            .as_u64()
+            .and_then(|port| u16::try_from(port).ok());
         let address = pod["status"]["podIP"].as_str().expect("it runs").to_owned();
         (address, port.expect("a port"))
     }
@@ -216,6 +216,16 @@ impl Scene {
 pub fn pod(namespace: &Namespace) -> Value {
     let pods = namespace.pods();
     pods.into_iter().find(|pod| pod["metadata"]["labels"]["app"] == "app").expect("it is there")
+}
+
+/// What injection did to a pod, as it wrote on it.
+///
+/// # Panics
+/// Where nothing was injected.
+#[must_use]
+pub fn injection_status(pod: &Value) -> Value {
+    let status = pod["metadata"]["annotations"]["mirrord.dev/status"].as_str().expect("it was injected");
+    serde_json::from_str(status).expect("JSON")
 }
 
 /// When the pod became ready, or ceased to be.

@@ -10,7 +10,7 @@ use mirrord_e2e::{
     namespace::{Namespace, USUAL},
     outage::{self, Dropped},
     run::until,
-    scene::{CUT, Scene, pod},
+    scene::{CUT, Scene, injection_status, pod},
 };
 use serde_json::Value;
 
@@ -171,8 +171,6 @@ fn container_id(pod: &Value) -> String {
 
 fn sidecar(pod: &Value) -> Value {
     let statuses = pod["status"]["initContainerStatuses"].as_array().unwrap();
-    let status: Value =
-        serde_json::from_str(pod["metadata"]["annotations"]["mirrord.dev/status"].as_str().unwrap()).unwrap();
-    let name = &status["containers"][0]["sidecar"];
+    let name = &injection_status(pod)["containers"][0]["sidecar"];
     statuses.iter().find(|status| status["name"] == *name).unwrap().clone()
 }

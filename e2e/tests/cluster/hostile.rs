@@ -9,6 +9,7 @@ use mirrord_e2e::{
     developer::Developer,
     namespace::{Namespace, USUAL},
     run::{Run, until},
+    scene::injection_status,
 };
 use serde_json::{Value, json};
 
@@ -171,9 +172,7 @@ fn nobody_binds_the_twins_port_beside_it() {
     let namespace = Namespace::opted_in("squatted");
     namespace.deploy("app", |_| ());
     let pod = namespace.pods().remove(0);
-    let status: Value =
-        serde_json::from_str(pod["metadata"]["annotations"]["mirrord.dev/status"].as_str().unwrap()).unwrap();
-    let port = status["containers"][0]["port"].to_string();
+    let port = injection_status(&pod)["containers"][0]["port"].to_string();
     let address = pod["status"]["podIP"].as_str().unwrap();
     assert_eq!(inside(&namespace, "app", SQUATTER, &[&port, address]), "EADDRINUSE\nbound\n");
 }

@@ -14,6 +14,7 @@ use mirrord_e2e::{
     goldens::{END, Golden, VALUE, goldens},
     namespace::{Namespace, USUAL},
     run::{Run, until},
+    scene::injection_status,
 };
 use serde_json::{Value, json};
 
@@ -223,8 +224,7 @@ fn files(golden: &Golden) -> String {
 
 /// What an admin sees in the container that sessions are about.
 fn inside(pod: &Value, script: &str, namespace: &Namespace) -> String {
-    let status = pod["metadata"]["annotations"]["mirrord.dev/status"].as_str().unwrap();
-    let status: Value = serde_json::from_str(status).unwrap();
+    let status = injection_status(pod);
     let container = status["containers"][0]["name"].as_str().unwrap();
     let name = pod["metadata"]["name"].as_str().unwrap();
     cluster()

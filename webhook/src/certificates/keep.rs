@@ -65,13 +65,11 @@ impl Keeper {
         now: UnixTime,
     ) -> Result<Arc<Self>, SecretError> {
         // Where there is one already, it serves until a supply that can be used takes over.
-        let supplied = match &names.supply {
-            Some(supply) if !secrets::is_filled(&secrets::get(&api, &names.authority).await?) => {
-                Some(first(&api, supply).await?)
-            }
-            _ => None,
+        let make = async || match &names.supply {
+            Some(supply) => first(&api, supply).await,
+            None => Ok(Authority::create(now)?),
         };
-        let authority = secrets::authority(&api, &names.authority, supplied.as_ref(), now).await?;
+        let authority = secrets::authority(&api, &names.authority, make).await?;
         let gate = secrets::gate(&api, &names.gate).await?;
         let keys = read(&names, &Pair { authority, gate })?;
         expires(&keys);

@@ -103,24 +103,23 @@ pub enum Maker<'a> {
 /// Where no authority can be made.
 pub fn authority(keys: &Keys, marks: Marks, maker: Maker<'_>, now: UnixTime) -> Result<Step, AuthorityError> {
     let Keys { authority, path_key, .. } = keys;
+    let settled = marks.since.map_or(0, |since| since + SETTLED);
     let (next, due) = match maker {
         Maker::Own => {
-            let due = authority.due_at().max(marks.since.map_or(0, |since| since + SETTLED));
+            let due = authority.due_at().max(settled);
             let next = (now >= due || marks.asked).then(|| authority.succeed(now));
             (next, due)
         }
         Maker::Others(supplied) => {
             let other = supplied.filter(|supplied| supplied.certificate() != authority.certificate());
             // The one that was replaced just now is a supply that others, of another configuration, no longer know.
-            let is_replaced =
-                |it: &&Authority| it.certificate_pem().trim() == authority.previous_pem().trim();
-            let due = marks.since.filter(|_| other.as_ref().is_some_and(is_replaced));
-            let due = due.map(|since| since + SETTLED).filter(|due| now < *due);
-            let next = other.filter(|_| due.is_none()).map(|other| {
+            let is_back = other.is_some_and(|other| Some(other.certificate()) == authority.previous());
+            let due = if is_back { settled } else { 0 };
+            let next = other.filter(|_| now >= due).map(|other| {
                 let other = Authority::load(other.certificate_pem(), other.key_pem())?;
                 authority.hand_over(other, now)
             });
-            (next, due.unwrap_or(UnixTime::MAX))
+            (next, other.map_or(UnixTime::MAX, |_| due))
         }
     };
     if let Some(next) = next {

@@ -72,25 +72,17 @@ pub enum SecretError {
     NoRandomness,
 }
 
-/// The authority's Secret; where it is empty, the supplied one is put there, or a new one.
+/// The authority's Secret; where it is empty, the one that `make` has is put there.
 ///
 /// # Errors
 /// See [`SecretError`].
 pub async fn authority(
     api: &Api<Secret>,
     name: &str,
-    supplied: Option<&Authority>,
-    now: UnixTime,
+    make: impl AsyncFn() -> Result<Authority, SecretError>,
 ) -> Result<Secret, SecretError> {
-    filled(api, name, || {
-        let made;
-        let authority = match supplied {
-            Some(supplied) => supplied,
-            None => {
-                made = Authority::create(now)?;
-                &made
-            }
-        };
+    filled(api, name, async || {
+        let authority = make().await?;
         let (certificate, key) = (authority.certificate_pem().as_bytes(), authority.key_pem().as_bytes());
         Ok(BTreeMap::from([entry(CERTIFICATE, certificate), entry(PRIVATE_KEY, key)]))
     })
@@ -122,7 +114,7 @@ pub async fn supply(api: &Api<Secret>, name: &str, now: UnixTime) -> Result<Auth
 /// # Errors
 /// See [`SecretError`].
 pub async fn gate(api: &Api<Secret>, name: &str) -> Result<Secret, SecretError> {
-    filled(api, name, || {
+    filled(api, name, async || {
         let key = GateMaster::generate().ok_or(SecretError::NoRandomness)?;
         Ok(BTreeMap::from([entry(GATE, key.as_bytes())]))
     })
@@ -180,7 +172,7 @@ pub(super) async fn replace(api: &Api<Secret>, secret: &Secret) -> Result<bool, 
 }
 
 /// Whether a Secret holds anything.
-pub(super) fn is_filled(secret: &Secret) -> bool {
+fn is_filled(secret: &Secret) -> bool {
     secret.data.iter().flatten().any(|(_, value)| !value.0.is_empty())
 }
 
@@ -188,14 +180,14 @@ pub(super) fn is_filled(secret: &Secret) -> bool {
 async fn filled(
     api: &Api<Secret>,
     name: &str,
-    make: impl Fn() -> Result<BTreeMap<String, ByteString>, SecretError>,
+    make: impl AsyncFn() -> Result<BTreeMap<String, ByteString>, SecretError>,
 ) -> Result<Secret, SecretError> {
     for _ in 0..ATTEMPTS {
         let mut secret = get(api, name).await?;
         if is_filled(&secret) {
             return Ok(secret);
         }
-        secret.data = Some(make()?);
+        secret.data = Some(make().await?);
         if replace(api, &secret).await? {
             tracing::info!(secret = name, "filled");
         }

@@ -7,8 +7,9 @@
 //!
 //! A slot is taken and given back by one atomic operation on a bitmap, so there is no lock and no moment at which anything
 //! is half done: not for a handler, not for another thread, not for the child of a fork(2). Who jumps out of a hook leaks
-//! the slots it held, and the thread's connection to the proxy. Sizes are powers of two; what is larger than [`LARGEST`] is mapped on its own. What a hook
-//! gives to the program (as getaddrinfo(3) does) still comes from malloc(3), for the program frees it so.
+//! the slots it held, and the thread's connection to the proxy. Sizes are powers of two; what is larger than [`LARGEST`] is
+//! mapped on its own. What a hook gives to the program (as getaddrinfo(3) does) still comes from malloc(3), for the program
+//! frees it so.
 
 use std::{
     alloc::{GlobalAlloc, Layout},
